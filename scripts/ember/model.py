@@ -1,0 +1,140 @@
+"""Qwen3 in a hundred lines of torch, with the tensor names that `transformers` uses.
+
+Training needs only the forward pass over whole sequences; `greedy` is the plain way to decode.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+@dataclass
+class Config:
+    vocab_size: int = 2048
+    hidden_size: int = 256
+    intermediate_size: int = 512
+    num_hidden_layers: int = 5
+    num_attention_heads: int = 8
+    num_key_value_heads: int = 2
+    head_dim: int = 32
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    max_position_embeddings: int = 2048
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size, eps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x):
+        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+
+
+class Attention(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.heads, self.kv_heads, self.dim = c.num_attention_heads, c.num_key_value_heads, c.head_dim
+        self.q_proj = nn.Linear(c.hidden_size, self.heads * self.dim, bias=False)
+        self.k_proj = nn.Linear(c.hidden_size, self.kv_heads * self.dim, bias=False)
+        self.v_proj = nn.Linear(c.hidden_size, self.kv_heads * self.dim, bias=False)
+        self.o_proj = nn.Linear(self.heads * self.dim, c.hidden_size, bias=False)
+        self.q_norm = RMSNorm(self.dim, c.rms_norm_eps)
+        self.k_norm = RMSNorm(self.dim, c.rms_norm_eps)
+
+    def forward(self, x, cos, sin, cache):
+        b, t, _ = x.shape
+        q = rotate(self.q_norm(self.q_proj(x).view(b, t, self.heads, self.dim)), cos, sin).transpose(1, 2)
+        k = rotate(self.k_norm(self.k_proj(x).view(b, t, self.kv_heads, self.dim)), cos, sin).transpose(1, 2)
+        v = self.v_proj(x).view(b, t, self.kv_heads, self.dim).transpose(1, 2)
+        if cache is not None:
+            if cache:
+                k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
+            cache[:] = [k, v]
+        group = self.heads // self.kv_heads
+        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=t > 1)
+        return self.o_proj(y.transpose(1, 2).reshape(b, t, -1))
+
+
+def rotate(x, cos, sin):
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+class MLP(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.gate_proj = nn.Linear(c.hidden_size, c.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(c.hidden_size, c.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(c.intermediate_size, c.hidden_size, bias=False)
+
+    def forward(self, x):
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.input_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
+        self.self_attn = Attention(c)
+        self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
+        self.mlp = MLP(c)
+
+    def forward(self, x, cos, sin, cache):
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Body(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(c.vocab_size, c.hidden_size)
+        self.layers = nn.ModuleList([Layer(c) for _ in range(c.num_hidden_layers)])
+        self.norm = RMSNorm(c.hidden_size, c.rms_norm_eps)
+
+
+class Qwen3(nn.Module):
+    """The embedding is also the output matrix (`tie_word_embeddings`)."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.config = c
+        self.model = Body(c)
+        inverse = c.rope_theta ** -(torch.arange(0, c.head_dim, 2).float() / c.head_dim)
+        angle = torch.arange(c.max_position_embeddings).float()[:, None] * inverse
+        self.register_buffer("cos", angle.cos()[:, None, :], persistent=False)
+        self.register_buffer("sin", angle.sin()[:, None, :], persistent=False)
+        for p in self.parameters():
+            if p.ndim == 2:
+                nn.init.normal_(p, std=0.02)
+        for layer in self.model.layers:
+            for p in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
+                nn.init.normal_(p, std=0.02 / (2 * c.num_hidden_layers) ** 0.5)
+
+    def hidden(self, ids, caches=None):
+        start = caches[0][0].shape[2] if caches and caches[0] else 0
+        cos, sin = self.cos[start:start + ids.shape[1]], self.sin[start:start + ids.shape[1]]
+        x = self.model.embed_tokens(ids)
+        for i, layer in enumerate(self.model.layers):
+            x = layer(x, cos, sin, caches[i] if caches else None)
+        return self.model.norm(x)
+
+    def logits(self, hidden):
+        return F.linear(hidden, self.model.embed_tokens.weight)
+
+    @torch.no_grad()
+    def greedy(self, ids, stop, limit=400):
+        """The most likely continuation of `ids`, without the stop token; None if it does not stop."""
+        caches, out = [[] for _ in self.model.layers], []
+        step = torch.tensor([ids])
+        while len(out) < limit:
+            token = int(self.logits(self.hidden(step, caches)[:, -1])[0].argmax())
+            if token in stop:
+                return out
+            out.append(token)
+            step = torch.tensor([[token]])
+        return None

@@ -1,0 +1,24 @@
+//! Deciding, without tensors: what a model is asked to do next, and what its answers mean as text.
+//!
+//! This room knows no candle and no actor. It holds the traits that a model and a source of files implement
+//! ([`Model`], [`Weights`], [`ModelFactory`], [`ModelSource`]), the pure scheduler with its blocks and sequences, and
+//! everything between token ids and text: tokenizer, chat template, incremental detokenisation, stop strings, parsers.
+
+pub mod blocks;
+mod error;
+mod model;
+mod sampling;
+mod scheduler;
+mod sequence;
+mod source;
+pub mod text;
+
+pub use error::{LoadError, StepError};
+pub use model::{
+    BlockId, Chunk, DType, KvCacheShape, LoadOptions, Model, ModelFactory, ModelInfo, PromptLogprobs, SampleSpec,
+    SampledToken, SequenceId, StepOutcome, StepPlan, TokenHistory, TokenScore, Weights,
+};
+pub use sampling::{GenerationDefaults, ResolveLimits, SamplingParams};
+pub use scheduler::{News, Scheduler, SchedulerCounts, SchedulerLimits};
+pub use sequence::{Sequence, SequenceEnd};
+pub use source::{FileBytes, FileEntry, ModelFile, ModelFiles, ModelSource, OnBytes, Snapshot, SourceListing};

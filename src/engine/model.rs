@@ -1,0 +1,202 @@
+//! The seam between deciding and computing: a plan of token ids, positions and blocks goes in, token ids and what was
+//! asked of log-probabilities come out. Logits never cross it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use candlewick_protocol::RequestKey;
+use serde_json::Value;
+
+use crate::{LoadError, ModelFiles, SamplingParams, StepError};
+
+/// One block of the paged KV cache, by index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockId(pub u32);
+
+/// One sequence: a choice of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SequenceId {
+    /// The request it belongs to.
+    pub request: RequestKey,
+    /// Which of the request's choices it is.
+    pub choice: u32,
+}
+
+impl fmt::Display for SequenceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.request, self.choice)
+    }
+}
+
+/// What a model does in one step: for each chunk, compute its tokens, write their keys and values into its blocks, and
+/// sample where asked.
+#[derive(Debug, Clone, Default)]
+pub struct StepPlan {
+    /// At most one chunk per sequence.
+    pub chunks: Vec<Chunk>,
+}
+
+impl StepPlan {
+    /// Tokens computed in this step.
+    pub fn num_tokens(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.token_ids.len()).sum()
+    }
+}
+
+/// Consecutive tokens of one sequence that are computed in one step: one token while decoding, more while prefilling.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// Whose tokens these are.
+    pub sequence: SequenceId,
+    /// The tokens, at least one.
+    pub token_ids: Vec<u32>,
+    /// Position of the first of them: tokens before it are in the cache already.
+    pub start: usize,
+    /// The sequence's blocks in order: the token at position `p` lives in `block_table[p / block_size]` at slot
+    /// `p % block_size`. Covers all positions up to the end of this chunk.
+    pub block_table: Vec<BlockId>,
+    /// Sample the token after the chunk's last one. Present exactly when the chunk reaches the last known token.
+    pub sample: Option<SampleSpec>,
+    /// Score the prompt: for each token of the chunk, the log-probability of the token that follows it in the prompt.
+    pub prompt_logprobs: Option<PromptLogprobs>,
+}
+
+/// What is asked about the prompt's own tokens.
+#[derive(Debug, Clone)]
+pub struct PromptLogprobs {
+    /// How many of the most likely tokens to report at each place.
+    pub num_top: u32,
+    /// The token that follows each token of the chunk within the prompt; shorter than the chunk by one where the chunk
+    /// ends the prompt.
+    pub next_token_ids: Vec<u32>,
+}
+
+/// How to sample one token. Holds all that sampling depends on, so that a resumed sequence draws the same token again.
+#[derive(Debug, Clone)]
+pub struct SampleSpec {
+    /// The request's resolved parameters.
+    pub params: Arc<SamplingParams>,
+    /// Which choice: each draws from a stream of its own.
+    pub choice: u32,
+    /// How many tokens were generated before this one: the counter of the counter-based RNG, and what `min_tokens`
+    /// compares with.
+    pub num_generated: u32,
+    /// The tokens so far, given only if `params.needs_history()`.
+    pub history: Option<TokenHistory>,
+}
+
+/// The tokens of a sequence, for penalties.
+#[derive(Debug, Clone)]
+pub struct TokenHistory {
+    /// The prompt.
+    pub prompt: Arc<[u32]>,
+    /// What was generated.
+    pub output: Vec<u32>,
+}
+
+/// What came of a step, chunk by chunk in the plan's order.
+#[derive(Debug, Clone, Default)]
+pub struct StepOutcome {
+    /// For each chunk: the sampled token, where one was asked for.
+    pub sampled: Vec<Option<SampledToken>>,
+    /// For each chunk: scores of the prompt, one for each of `next_token_ids`, where asked for.
+    pub prompt_scores: Vec<Vec<TokenScore>>,
+}
+
+/// A sampled token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampledToken {
+    /// The token.
+    pub token_id: u32,
+    /// Its log-probability and the likeliest tokens, if `params.logprobs` asks for them.
+    pub score: Option<TokenScore>,
+}
+
+/// How likely a token was, by the model's raw distribution (before bias, penalties and temperature).
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenScore {
+    /// The token's natural log-probability.
+    pub logprob: f32,
+    /// The most likely tokens, best first, with their log-probabilities; ties in order of id.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// A model at work: weights with a KV cache of its own. It goes to the stepper thread and comes back with the outcome.
+///
+/// Contract: the arithmetic of a chunk does not depend on the other chunks of the plan, on how a prompt was cut into
+/// chunks, or on which blocks it was given.
+pub trait Model: Send {
+    /// Computes one step. After an error the cache's content is undefined, and the model is dropped.
+    fn step(&mut self, plan: &StepPlan) -> Result<StepOutcome, StepError>;
+}
+
+/// A model at rest: weights, shared by every batcher that ever runs them. They outlive a crash.
+pub trait Weights: Send + Sync {
+    /// What is known of the model.
+    fn info(&self) -> &ModelInfo;
+
+    /// A model with an empty KV cache of this shape. Memory of the cache is taken as it is first written.
+    fn start(&self, cache: KvCacheShape) -> Result<Box<dyn Model>, StepError>;
+}
+
+/// Size of a paged KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvCacheShape {
+    /// Number of blocks.
+    pub num_blocks: u32,
+    /// Tokens in a block.
+    pub block_size: u32,
+}
+
+/// What is known of a model once it is loaded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelInfo {
+    /// `model_type` of its config: `qwen2`, `llama`, …
+    pub family: String,
+    /// The longest context it was made for, in tokens.
+    pub max_position_embeddings: usize,
+    /// Size of its vocabulary: every token id is below it.
+    pub vocab_size: usize,
+    /// Number of parameters.
+    pub num_parameters: u64,
+    /// Bytes of its weights in memory.
+    pub weight_bytes: u64,
+    /// Bytes of KV cache that one token takes.
+    pub kv_bytes_per_token: u64,
+}
+
+/// The precision in which weights are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DType {
+    /// As they are in the checkpoint.
+    #[default]
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// Half precision.
+    F16,
+    /// Brain floats.
+    Bf16,
+}
+
+/// How to load a model.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Precision of the weights.
+    pub dtype: DType,
+}
+
+/// Makes models of files. Handed in by the program's root, so that actors need not know candle.
+pub trait ModelFactory: Send + Sync {
+    /// Refuses a `config.json` that names a model we do not have, before its weights are fetched.
+    fn check(&self, config: &Value) -> Result<(), LoadError>;
+
+    /// Loads the weights. Blocks; `on_progress(done, total)` counts tensors and is called at least once per tensor.
+    /// Stops early with an error if `on_progress` returns `false`.
+    fn load(
+        &self,
+        files: &ModelFiles,
+        options: &LoadOptions,
+        on_progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Arc<dyn Weights>, LoadError>;
+}

@@ -1,0 +1,36 @@
+//! One sequence on its way through the scheduler: tokens known, tokens computed, blocks held.
+
+use std::sync::Arc;
+
+use crate::{SamplingParams, SequenceId, TokenScore};
+
+/// A sequence as it is admitted. After a crash of the batcher it is admitted again with what it had emitted in `output`.
+#[derive(Debug, Clone)]
+pub struct Sequence {
+    /// Its name.
+    pub id: SequenceId,
+    /// The prompt.
+    pub prompt: Arc<[u32]>,
+    /// Tokens generated before this admission, in a batcher that is gone.
+    pub output: Vec<u32>,
+    /// How to sample.
+    pub params: Arc<SamplingParams>,
+    /// Lower runs first.
+    pub priority: i32,
+    /// Score the prompt's tokens, with this many of the likeliest at each place.
+    pub prompt_logprobs: Option<u32>,
+}
+
+/// Why the engine ended a sequence. Stop strings are found above, on text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SequenceEnd {
+    /// One of the model's end-of-sequence tokens.
+    Eos,
+    /// One of the request's stop tokens.
+    StopToken(u32),
+    /// `max_tokens` are generated.
+    Length,
+}
+
+/// Scores of a prompt that were computed over several chunks.
+pub type PromptScores = Vec<TokenScore>;

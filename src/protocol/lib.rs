@@ -1,0 +1,19 @@
+//! The words that Candlewick's rooms share: ids, requests, events, progress and error kinds.
+//!
+//! Everything here is plain data that serde could write, so that a model's subtree may one day run in another process.
+//! There is no I/O in this room, it knows no other room, and OpenAI's JSON is not spoken here: `api` translates.
+
+mod error;
+mod event;
+mod id;
+mod load;
+mod request;
+
+pub use error::{ErrorKind, Failure};
+pub use event::{Delta, Event, FinishReason, Finished, Piece, Started, StopCause, TokenLogprob, TopLogprob, Usage};
+pub use id::{ModelRef, ModelRefError, RequestId, RequestKey};
+pub use load::{LoadEvent, LoadStage, ModelCard, ModelStatus, Progress, ProgressUnit, ServerStatus};
+pub use request::{
+    ChatPrompt, Content, ContentPart, GenerationRequest, Message, OutputOptions, Prompt, SamplingOptions, ToolCall,
+    ToolChoice, merge_sampling,
+};
