@@ -6,6 +6,8 @@
 
 pub mod blocks;
 mod error;
+pub mod fake;
+pub mod files;
 mod model;
 mod sampling;
 mod scheduler;
