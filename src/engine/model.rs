@@ -55,7 +55,8 @@ pub struct Chunk {
     /// The sequence's blocks in order: the token at position `p` lives in `block_table[p / block_size]` at slot
     /// `p % block_size`. Covers all positions up to the end of this chunk.
     pub block_table: Vec<BlockId>,
-    /// Sample the token after the chunk's last one. Present exactly when the chunk reaches the last known token.
+    /// Sample the token after the chunk's last one. Present exactly when the chunk reaches the last known token and there
+    /// is a token left to generate (not so where only the prompt's scores are wanted).
     pub sample: Option<SampleSpec>,
     /// Score the prompt: for each token of the chunk, the log-probability of the token that follows it in the prompt.
     pub prompt_logprobs: Option<PromptLogprobs>,

@@ -1,12 +1,34 @@
 //! Which tokens are computed next. There is no prefill phase and no decode phase: a sequence has tokens known and tokens
 //! computed, and each step lets the second catch up with the first, within a budget of tokens and blocks.
+//!
+//! The idea is that of vLLM's `v1/core/sched/scheduler.py`. The rules:
+//!
+//! - Sequences are favoured by priority, then by arrival: their [`Ticket`]s are ordered so, and a sequence keeps its
+//!   ticket through preemption and pause. That order alone decides who is admitted first and whose blocks are taken.
+//! - Within a step, sequences that decode come first, one token each; then those partly prefilled; then waiting ones.
+//!   More sequences than there are tokens in a step never run, less one: so neither do long prompts hold up decoding, nor
+//!   does decoding hold up prompts.
+//! - A waiting sequence is admitted if all its tokens fit beside what running ones are yet to compute; nobody overtakes it
+//!   while it does not fit. Blocks are taken as they are first written.
+//! - A running sequence that is short of blocks takes those of paused ones, then those of the least favoured, which wait
+//!   again and recompute. The most favoured can so always go on, and everybody is the most favoured in the end.
+//!
+//! Invariants: `running` hold blocks and `waiting` do not; no block has two holders; blocks change hands only in `plan`.
+//! There is no `plan` between a `plan` and its `apply`, so blocks that a step in flight writes to are handed to nobody
+//! else before it is over, even if their sequence is cancelled meanwhile.
 
+mod tracked;
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::blocks::BlockPool;
 use crate::{SampledToken, Sequence, SequenceEnd, SequenceId, StepOutcome, StepPlan, TokenScore};
+use tracked::{Ticket, Tracked};
 
 /// What a scheduler must keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SchedulerLimits {
-    /// Most sequences with tokens in flight.
+    /// Most sequences with tokens in flight. No more run than `max_step_tokens` less one, whatever is said here.
     pub max_running: usize,
     /// Most tokens computed in one step.
     pub max_step_tokens: usize,
@@ -60,57 +82,243 @@ pub struct SchedulerCounts {
 }
 
 /// Pure state: sequences and blocks in, plans out. No clock, no thread, no tensor.
-pub struct Scheduler {}
+pub struct Scheduler {
+    limits: SchedulerLimits,
+    blocks: BlockPool,
+    /// Sequences that hold blocks, the most favoured first.
+    running: BTreeMap<Ticket, Tracked>,
+    /// Sequences that hold none, the most favoured first.
+    waiting: BTreeMap<Ticket, Tracked>,
+    tickets: HashMap<SequenceId, Ticket>,
+    /// Number of the next arrival.
+    next_arrival: u64,
+    /// Whose chunks the step in flight has, in the plan's order. A ticket is never given out twice, so what the step
+    /// says of a sequence that was cancelled is not taken for its successor of the same name.
+    in_flight: Vec<Ticket>,
+    num_preemptions: u64,
+}
+
+/// A plan in the making: who computes how many tokens.
+struct Draft {
+    num_tokens_left: usize,
+    grants: Vec<(Ticket, usize)>,
+}
 
 impl Scheduler {
     /// A scheduler with nothing to do.
-    pub fn new(_limits: SchedulerLimits) -> Self {
-        todo!()
+    ///
+    /// # Panics
+    /// If a limit is zero.
+    pub fn new(limits: SchedulerLimits) -> Self {
+        let SchedulerLimits { max_running, max_step_tokens, block_size, num_blocks } = limits;
+        assert!(
+            max_running > 0 && max_step_tokens > 0 && block_size > 0 && num_blocks > 0,
+            "nothing can ever run within {limits:?}"
+        );
+        Self {
+            // One token of each step is left for prompts, however many sequences decode.
+            limits: SchedulerLimits { max_running: max_running.min(max_step_tokens - 1).max(1), ..limits },
+            blocks: BlockPool::new(num_blocks),
+            running: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            tickets: HashMap::new(),
+            next_arrival: 0,
+            in_flight: Vec::new(),
+            num_preemptions: 0,
+        }
     }
 
     /// Whether a sequence of so many tokens, prompt and output, could ever run here.
-    pub fn can_ever_fit(&self, _num_tokens: usize) -> bool {
-        todo!()
+    pub fn can_ever_fit(&self, num_tokens: usize) -> bool {
+        self.num_blocks_for(num_tokens) <= self.blocks.num_blocks()
     }
 
-    /// Takes a sequence in. It waits until a plan includes it.
-    pub fn admit(&mut self, _sequence: Sequence) {
-        todo!()
+    /// Takes a sequence in. It waits until a plan includes it. One of the same name that is here already is forgotten.
+    ///
+    /// # Panics
+    /// If prompt and `max_tokens` together can never fit (see `can_ever_fit`), or the prompt is empty.
+    pub fn admit(&mut self, sequence: Sequence) {
+        let num_tokens_max =
+            sequence.prompt.len() + sequence.output.len().max(sequence.params.max_tokens as usize);
+        assert!(!sequence.prompt.is_empty(), "sequence {} has an empty prompt", sequence.id);
+        assert!(
+            self.can_ever_fit(num_tokens_max),
+            "sequence {} may grow to {num_tokens_max} tokens, which never fit",
+            sequence.id
+        );
+        self.cancel(sequence.id);
+        let ticket = Ticket { priority: sequence.priority, arrival: self.next_arrival };
+        self.next_arrival += 1;
+        self.tickets.insert(sequence.id, ticket);
+        self.waiting.insert(ticket, Tracked::new(sequence));
     }
 
     /// Forgets a sequence and frees its blocks; `false` if it is not here. Safe while a step with it is in flight: what
     /// that step says of it is then ignored.
-    pub fn cancel(&mut self, _id: SequenceId) -> bool {
-        todo!()
+    pub fn cancel(&mut self, id: SequenceId) -> bool {
+        let Some(ticket) = self.tickets.get(&id).copied() else { return false };
+        self.remove(ticket);
+        true
     }
 
     /// Stops planning a sequence whose reader is slow. It keeps its place, and its blocks until others need them.
-    pub fn pause(&mut self, _id: SequenceId) {
-        todo!()
+    pub fn pause(&mut self, id: SequenceId) {
+        self.set_paused(id, true);
     }
 
     /// Plans a paused sequence again.
-    pub fn resume(&mut self, _id: SequenceId) {
-        todo!()
+    pub fn resume(&mut self, id: SequenceId) {
+        self.set_paused(id, false);
     }
 
     /// The next step, or `None` if there is nothing to compute. Must be followed by `apply` before the next `plan`.
     pub fn plan(&mut self) -> Option<StepPlan> {
-        todo!()
+        assert!(self.in_flight.is_empty(), "a step was planned before the one in flight was applied");
+        let mut draft = Draft { num_tokens_left: self.limits.max_step_tokens, grants: Vec::new() };
+
+        let active =
+            self.running.iter().filter(|(_, tracked)| !tracked.is_paused).take(self.limits.max_running);
+        let (decoding, prefilling): (Vec<_>, Vec<_>) = active
+            .map(|(ticket, tracked)| (*ticket, tracked.num_missing()))
+            .partition(|(_, missing)| *missing == 1);
+        let mut num_places = self.limits.max_running - decoding.len() - prefilling.len();
+        for (ticket, _) in decoding.into_iter().chain(prefilling) {
+            self.grant(ticket, &mut draft);
+        }
+        while num_places > 0 && draft.num_tokens_left > 0 {
+            let Some(ticket) = self.next_to_admit() else { break };
+            let tracked = self.waiting.remove(&ticket).expect("the next to admit is waiting");
+            self.running.insert(ticket, tracked);
+            self.grant(ticket, &mut draft);
+            num_places -= 1;
+        }
+
+        let Draft { grants, .. } = draft;
+        if grants.is_empty() {
+            return None;
+        }
+        self.in_flight = grants.iter().map(|(ticket, _)| *ticket).collect();
+        let chunks =
+            grants.iter().map(|(ticket, num_tokens)| self.running[ticket].chunk(*num_tokens)).collect();
+        Some(StepPlan { chunks })
     }
 
     /// Takes in what came of the plan: tokens become known, sequences end, blocks are freed.
-    pub fn apply(&mut self, _plan: &StepPlan, _outcome: StepOutcome) -> Vec<News> {
-        todo!()
+    ///
+    /// # Panics
+    /// If the outcome is not of this plan: an entry too few, or no token where one was asked for.
+    pub fn apply(&mut self, plan: &StepPlan, outcome: StepOutcome) -> Vec<News> {
+        let in_flight = std::mem::take(&mut self.in_flight);
+        assert_eq!(plan.chunks.len(), in_flight.len(), "the plan applied is the one in flight");
+        assert_eq!(plan.chunks.len(), outcome.sampled.len(), "the model answers for each chunk");
+        assert_eq!(plan.chunks.len(), outcome.prompt_scores.len(), "the model gives scores for each chunk");
+
+        let mut news = Vec::new();
+        let answers = outcome.sampled.into_iter().zip(outcome.prompt_scores);
+        for ((ticket, chunk), (sampled, scores)) in in_flight.into_iter().zip(&plan.chunks).zip(answers) {
+            // Nobody is preempted between plan and apply: one who is not running was cancelled.
+            let Some(tracked) = self.running.get_mut(&ticket) else { continue };
+            if tracked.advance(chunk, sampled, scores, &mut news) {
+                self.remove(ticket);
+            }
+        }
+        news
     }
 
     /// How busy it is.
     pub fn counts(&self) -> SchedulerCounts {
-        todo!()
+        SchedulerCounts {
+            num_running: self.running.len(),
+            num_waiting: self.waiting.len(),
+            num_paused: self.running.values().chain(self.waiting.values()).filter(|t| t.is_paused).count(),
+            num_blocks_used: self.blocks.num_blocks() - self.blocks.num_free(),
+            num_blocks: self.blocks.num_blocks(),
+            num_preemptions: self.num_preemptions,
+        }
     }
 
     /// Every sequence that is here, in no particular order.
     pub fn sequences(&self) -> Vec<SequenceId> {
-        todo!()
+        self.tickets.keys().copied().collect()
+    }
+
+    /// Lets a running sequence compute as many of its missing tokens as the step has left, and gives it the blocks they
+    /// need. Where blocks are short, those of less favoured sequences are taken; if that is not enough, it computes what
+    /// fits, or nothing in this step.
+    fn grant(&mut self, ticket: Ticket, draft: &mut Draft) {
+        // It may have been preempted for the sake of a more favoured one in this very plan.
+        let Some(tracked) = self.running.get(&ticket) else { return };
+        let num_held = tracked.blocks.len();
+        let num_computed = tracked.num_computed;
+        let num_tokens = tracked.num_missing().min(draft.num_tokens_left);
+
+        let num_wanted = self.num_blocks_for(num_computed + num_tokens).saturating_sub(num_held);
+        while self.blocks.num_free() < num_wanted {
+            let Some(victim) = self.victim_for(ticket) else { break };
+            self.preempt(victim, draft);
+        }
+        let num_new = num_wanted.min(self.blocks.num_free());
+        let num_tokens = num_tokens.min((num_held + num_new) * self.limits.block_size - num_computed);
+        if num_tokens == 0 {
+            return;
+        }
+        let new_blocks = (0..num_new).map(|_| self.blocks.allocate().expect("so many blocks are free"));
+        self.running.get_mut(&ticket).expect("it is running").blocks.extend(new_blocks);
+        draft.num_tokens_left -= num_tokens;
+        draft.grants.push((ticket, num_tokens));
+    }
+
+    /// The waiting sequence that is to run next, if there is one and it fits.
+    fn next_to_admit(&self) -> Option<Ticket> {
+        let (ticket, tracked) = self.waiting.iter().find(|(_, tracked)| !tracked.is_paused)?;
+        let (mut num_available, mut num_promised) = (self.blocks.num_free(), 0);
+        for running in self.running.values() {
+            if running.is_paused {
+                num_available += running.blocks.len();
+            } else {
+                num_promised += self.num_blocks_for(running.num_known()).saturating_sub(running.blocks.len());
+            }
+        }
+        (num_promised + self.num_blocks_for(tracked.num_known()) <= num_available).then_some(*ticket)
+    }
+
+    /// Whose blocks a sequence may take: the least favoured of the paused, else the least favoured of all that are less
+    /// favoured than itself.
+    fn victim_for(&self, ticket: Ticket) -> Option<Ticket> {
+        let paused =
+            self.running.iter().rev().find(|(_, tracked)| tracked.is_paused).map(|(ticket, _)| *ticket);
+        paused.or_else(|| self.running.last_key_value().map(|(last, _)| *last).filter(|last| *last > ticket))
+    }
+
+    /// Takes a sequence's blocks away. It waits again, with its tokens known and none computed.
+    fn preempt(&mut self, ticket: Ticket, draft: &mut Draft) {
+        let mut tracked = self.running.remove(&ticket).expect("victims are running");
+        for block in tracked.give_back_blocks() {
+            self.blocks.release(block);
+        }
+        self.waiting.insert(ticket, tracked);
+        self.num_preemptions += 1;
+        if let Some(index) = draft.grants.iter().position(|(granted, _)| *granted == ticket) {
+            draft.num_tokens_left += draft.grants.remove(index).1;
+        }
+    }
+
+    fn remove(&mut self, ticket: Ticket) {
+        let tracked = self.running.remove(&ticket).or_else(|| self.waiting.remove(&ticket));
+        let mut tracked = tracked.expect("a ticket is running or waiting");
+        self.tickets.remove(&tracked.sequence.id);
+        for block in tracked.give_back_blocks() {
+            self.blocks.release(block);
+        }
+    }
+
+    fn set_paused(&mut self, id: SequenceId, is_paused: bool) {
+        let Some(ticket) = self.tickets.get(&id) else { return };
+        let tracked = self.running.get_mut(ticket).or_else(|| self.waiting.get_mut(ticket));
+        tracked.expect("a ticket is running or waiting").is_paused = is_paused;
+    }
+
+    fn num_blocks_for(&self, num_tokens: usize) -> usize {
+        num_tokens.div_ceil(self.limits.block_size)
     }
 }
