@@ -1,11 +1,34 @@
 //! Sampling parameters, resolved: request over `generation_config.json` over defaults, checked and complete.
 //!
-//! Ranges and defaults follow the table of our OpenAI surface (vLLM's where OpenAI is silent).
+//! Ranges and defaults are OpenAI's, and vLLM's where OpenAI is silent. A request that says how to sample is sampled so; one
+//! that says nothing is answered as the model's file says: greedily if that has `do_sample: false`, else at its temperature
+//! (1 if it names none).
+
+mod defaults;
+mod range;
 
 use std::collections::BTreeMap;
 
-use candlewick_protocol::{Failure, SamplingOptions};
-use serde_json::Value;
+use candlewick_protocol::{ErrorKind, Failure, SamplingOptions};
+
+use range::{
+    FREQUENCY_PENALTY, MIN_P, PRESENCE_PENALTY, REPETITION_PENALTY, TEMPERATURE, TOP_P, check_top_k,
+};
+
+/// Most stop strings of a request (OpenAI's limit).
+const STOP_STRINGS_MAX: usize = 4;
+
+/// Most of the likeliest tokens that are reported at each place.
+const LOGPROBS_MAX: u32 = 20;
+
+/// What is added to a logit at most, up or down.
+const LOGIT_BIAS_MAX: f32 = 100.0;
+
+/// Below this a temperature means greedy.
+const TEMPERATURE_GREEDY: f32 = 1e-5;
+
+/// A lower temperature that is not greedy is raised to this: dividing by less overflows.
+const TEMPERATURE_MIN: f32 = 0.01;
 
 /// What a model's `generation_config.json` and tokenizer say about generating: defaults under the request's values.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -70,12 +93,162 @@ impl SamplingParams {
     ///
     /// `num_prompt_tokens` and `max_model_len` bound `max_tokens`; `random_seed` is used where the request has none.
     pub fn resolve(
-        _options: &SamplingOptions,
-        _defaults: &GenerationDefaults,
-        _logprobs: Option<u32>,
-        _limits: ResolveLimits,
+        options: &SamplingOptions,
+        defaults: &GenerationDefaults,
+        logprobs: Option<u32>,
+        limits: ResolveLimits,
     ) -> Result<Self, Failure> {
-        todo!()
+        let model = &defaults.sampling;
+        let temperature = resolve_temperature(options, model)?;
+        let is_greedy = temperature == 0.0;
+        let top_p = TOP_P.check(options.top_p)?.or(model.top_p).unwrap_or(1.0);
+        let top_k = check_top_k(options.top_k)?.or(model.top_k).unwrap_or(0);
+        let min_p = MIN_P.check(options.min_p)?.or(model.min_p).unwrap_or(0.0);
+        let repetition_penalty =
+            REPETITION_PENALTY.check(options.repetition_penalty)?.or(model.repetition_penalty);
+        let frequency_penalty =
+            FREQUENCY_PENALTY.check(options.frequency_penalty)?.or(model.frequency_penalty);
+        let presence_penalty = PRESENCE_PENALTY.check(options.presence_penalty)?.or(model.presence_penalty);
+        let max_tokens = resolve_max_tokens(options, model, limits)?;
+        Ok(Self {
+            temperature,
+            top_p: if is_greedy { 1.0 } else { top_p },
+            top_k: if is_greedy { 0 } else { u32::try_from(top_k.max(0)).unwrap_or(u32::MAX) },
+            min_p: if is_greedy { 0.0 } else { min_p },
+            repetition_penalty: repetition_penalty.unwrap_or(1.0),
+            frequency_penalty: frequency_penalty.unwrap_or(0.0),
+            presence_penalty: presence_penalty.unwrap_or(0.0),
+            logit_bias: check_logit_bias(&options.logit_bias, limits.vocab_size)?,
+            // vLLM's clients say -1 for "no seed".
+            seed: options.seed.filter(|seed| *seed != -1).map_or(limits.random_seed, |seed| seed as u64),
+            max_tokens,
+            min_tokens: resolve_min_tokens(options, model, max_tokens)?,
+            stop: if options.stop.is_empty() { model.stop.clone() } else { check_stop(&options.stop)? },
+            stop_token_ids: check_stop_token_ids(&options.stop_token_ids, limits.vocab_size)?,
+            eos_token_ids: eos_token_ids(options, defaults, limits.vocab_size),
+            include_stop_str_in_output: options.include_stop_str_in_output,
+            skip_special_tokens: options.skip_special_tokens.unwrap_or(true),
+            logprobs: check_logprobs(logprobs)?,
+        })
+    }
+}
+
+/// The temperature, 0 for greedy. A request that sets any of the sampling fields wants sampling, whatever the model's file
+/// has under `do_sample`.
+fn resolve_temperature(options: &SamplingOptions, model: &SamplingOptions) -> Result<f32, Failure> {
+    let asked = TEMPERATURE.check(options.temperature)?;
+    let asks_to_sample = options.do_sample == Some(true)
+        || asked.is_some()
+        || options.top_p.is_some()
+        || options.top_k.is_some()
+        || options.min_p.is_some();
+    let is_greedy = options.do_sample == Some(false) || (model.do_sample == Some(false) && !asks_to_sample);
+    let temperature = asked.or(model.temperature).unwrap_or(1.0);
+    if is_greedy || temperature < TEMPERATURE_GREEDY {
+        return Ok(0.0);
+    }
+    Ok(temperature.max(TEMPERATURE_MIN))
+}
+
+/// A request that asks for more than the context holds is refused; the model's default and none at all mean what is left.
+fn resolve_max_tokens(
+    options: &SamplingOptions,
+    model: &SamplingOptions,
+    limits: ResolveLimits,
+) -> Result<u32, Failure> {
+    let ResolveLimits { num_prompt_tokens, max_model_len, .. } = limits;
+    let overflow = |text: String| Failure::new(ErrorKind::ContextOverflow, text);
+    let num_output_min = usize::from(options.max_tokens != Some(0));
+    if num_prompt_tokens + num_output_min > max_model_len {
+        return Err(overflow(format!(
+            "the prompt has {num_prompt_tokens} tokens and the context of this model holds {max_model_len}, output \
+             included; shorten the prompt"
+        )));
+    }
+    let num_left = u32::try_from(max_model_len - num_prompt_tokens).unwrap_or(u32::MAX);
+    match options.max_tokens {
+        Some(asked) if asked > num_left => Err(overflow(format!(
+            "the prompt has {num_prompt_tokens} tokens and max_tokens is {asked}, but the context of this model holds \
+             {max_model_len}; shorten the prompt or ask for at most {num_left} tokens"
+        ))
+        .with_param("max_tokens")),
+        Some(asked) => Ok(asked),
+        None => Ok(model.max_tokens.filter(|default| *default > 0).map_or(num_left, |default| default.min(num_left))),
+    }
+}
+
+/// A request that asks for more than `max_tokens` is refused; the model's default gives way.
+fn resolve_min_tokens(
+    options: &SamplingOptions,
+    model: &SamplingOptions,
+    max_tokens: u32,
+) -> Result<u32, Failure> {
+    match options.min_tokens {
+        Some(asked) if asked > max_tokens => Err(Failure::invalid(
+            "min_tokens",
+            format!("min_tokens is {asked}; it must be at most max_tokens, which is {max_tokens}"),
+        )),
+        Some(asked) => Ok(asked),
+        None => Ok(model.min_tokens.unwrap_or(0).min(max_tokens)),
+    }
+}
+
+fn check_logit_bias(biases: &BTreeMap<u32, f32>, vocab_size: usize) -> Result<BTreeMap<u32, f32>, Failure> {
+    let check = |(token_id, bias): (&u32, &f32)| {
+        check_token_id("logit_bias", *token_id, vocab_size)?;
+        if bias.is_nan() {
+            return Err(Failure::invalid(
+                "logit_bias",
+                format!("the bias of token {token_id} is not a number"),
+            ));
+        }
+        Ok((*token_id, bias.clamp(-LOGIT_BIAS_MAX, LOGIT_BIAS_MAX)))
+    };
+    biases.iter().map(check).collect()
+}
+
+fn check_stop(stop: &[String]) -> Result<Vec<String>, Failure> {
+    if stop.len() > STOP_STRINGS_MAX {
+        let message =
+            format!("there are {} stop strings; at most {STOP_STRINGS_MAX} are possible", stop.len());
+        return Err(Failure::invalid("stop", message));
+    }
+    if stop.iter().any(String::is_empty) {
+        return Err(Failure::invalid("stop", "a stop string is empty; it must have at least one character"));
+    }
+    Ok(stop.to_vec())
+}
+
+fn check_stop_token_ids(token_ids: &[u32], vocab_size: usize) -> Result<Vec<u32>, Failure> {
+    token_ids.iter().map(|token_id| check_token_id("stop_token_ids", *token_id, vocab_size)).collect()
+}
+
+fn check_token_id(param: &str, token_id: u32, vocab_size: usize) -> Result<u32, Failure> {
+    if token_id as usize >= vocab_size {
+        let message =
+            format!("{param} names token {token_id}; token ids of this model are below {vocab_size}");
+        return Err(Failure::invalid(param, message));
+    }
+    Ok(token_id)
+}
+
+/// Ids beyond the vocabulary, which some repositories have, can never come and are left out.
+fn eos_token_ids(options: &SamplingOptions, defaults: &GenerationDefaults, vocab_size: usize) -> Vec<u32> {
+    if options.ignore_eos {
+        return Vec::new();
+    }
+    defaults.eos_token_ids.iter().copied().filter(|token_id| (*token_id as usize) < vocab_size).collect()
+}
+
+fn check_logprobs(logprobs: Option<u32>) -> Result<Option<u32>, Failure> {
+    match logprobs {
+        Some(asked) if asked > LOGPROBS_MAX => Err(Failure::invalid(
+            "logprobs",
+            format!(
+                "log-probabilities of the {asked} likeliest tokens are asked for; at most {LOGPROBS_MAX} are possible"
+            ),
+        )),
+        _ => Ok(logprobs),
     }
 }
 
@@ -90,11 +263,4 @@ pub struct ResolveLimits {
     pub vocab_size: usize,
     /// Seed for a request without one.
     pub random_seed: u64,
-}
-
-impl GenerationDefaults {
-    /// Reads `generation_config.json` and the end-of-sequence ids of `config.json`; either may be absent.
-    pub fn from_json(_generation_config: Option<&Value>, _config: &Value) -> Self {
-        todo!()
-    }
 }

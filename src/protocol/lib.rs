@@ -5,12 +5,15 @@
 
 mod error;
 mod event;
+mod generation_config;
+mod grammar;
 mod id;
 mod load;
 mod request;
 
 pub use error::{ErrorKind, Failure};
 pub use event::{Delta, Event, FinishReason, Finished, Piece, Started, StopCause, TokenLogprob, TopLogprob, Usage};
+pub use grammar::EventGrammar;
 pub use id::{ModelRef, ModelRefError, RequestId, RequestKey};
 pub use load::{LoadEvent, LoadStage, ModelCard, ModelStatus, Progress, ProgressUnit, ServerStatus};
 pub use request::{
