@@ -1,0 +1,144 @@
+//! A folder on this machine as a source of models.
+
+use std::path::{Path, PathBuf};
+
+use candlewick_engine::{FileEntry, LoadError, ModelFile, ModelSource, OnBytes, Snapshot, SourceListing};
+use candlewick_protocol::ModelRef;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::cache::folder_entries;
+use crate::settings::expand_user;
+
+/// Models named by a path: `/srv/model`, `./model`, `~/model`, `/srv/models:q8.gguf`.
+#[derive(Debug, Clone)]
+pub struct DirectorySource {
+    home: PathBuf,
+}
+
+impl DirectorySource {
+    /// `home` is what `~` stands for.
+    pub fn new(home: impl Into<PathBuf>) -> Self {
+        Self { home: home.into() }
+    }
+
+    fn find(&self, model: &ModelRef) -> Result<DirectorySnapshot, LoadError> {
+        let folder = expand_user(model.repo(), &self.home);
+        let shown = folder.display();
+        if folder.is_file() {
+            let (parent, name) = (folder.parent().unwrap_or(Path::new(".")), folder.file_name().unwrap_or_default());
+            return Err(LoadError::NotFound(match folder.extension().is_some_and(|extension| extension == "gguf") {
+                true => format!(
+                    "{shown} is a file; a GGUF file is named after a colon, as in `{}:{}`",
+                    parent.display(),
+                    name.to_string_lossy()
+                ),
+                false => format!("{shown} is a file; a model is the folder that holds its config.json"),
+            }));
+        }
+        if !folder.is_dir() {
+            return Err(LoadError::NotFound(format!("there is no folder {shown} on this machine")));
+        }
+        let needed = model.file().unwrap_or("config.json");
+        if !folder.join(needed).is_file() {
+            let what = if model.file().is_some() { "that file" } else { "a model" };
+            return Err(LoadError::NotFound(format!("there is no {needed} in {shown}, so it does not hold {what}")));
+        }
+        // The process may change its folder; a snapshot means the same one always.
+        let folder = std::path::absolute(&folder).unwrap_or(folder);
+        let files = folder_entries(&folder);
+        Ok(DirectorySnapshot { folder, files })
+    }
+}
+
+impl ModelSource for DirectorySource {
+    fn serves(&self, model: &ModelRef) -> bool {
+        model.is_path()
+    }
+
+    fn resolve<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<Box<dyn Snapshot>, LoadError>> {
+        let found = self.find(model).map(|snapshot| Box::new(snapshot) as Box<dyn Snapshot>);
+        async move { found }.boxed()
+    }
+
+    /// None: which folders hold models is for the user to say.
+    fn list(&self) -> Vec<SourceListing> {
+        Vec::new()
+    }
+}
+
+struct DirectorySnapshot {
+    folder: PathBuf,
+    files: Vec<FileEntry>,
+}
+
+impl Snapshot for DirectorySnapshot {
+    /// None: a folder may change at any time.
+    fn commit(&self) -> Option<&str> {
+        None
+    }
+
+    fn files(&self) -> &[FileEntry] {
+        &self.files
+    }
+
+    fn fetch<'a>(&'a self, name: &'a str, on_bytes: OnBytes<'a>) -> BoxFuture<'a, Result<ModelFile, LoadError>> {
+        async move {
+            let Some(entry) = self.files.iter().find(|file| file.name == name) else {
+                return Err(LoadError::NotFound(format!("there is no {name} in {}", self.folder.display())));
+            };
+            on_bytes(entry.size.unwrap_or_default(), entry.size);
+            Ok(ModelFile::Path(self.folder.join(name)))
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let write = |name: &str| std::fs::write(folder.path().join(name), name).expect("the file is written");
+        std::fs::create_dir(folder.path().join("additional_chat_templates")).expect("the folder is made");
+        ["config.json", "q8.gguf", "additional_chat_templates/rag.jinja"].map(write);
+        folder
+    }
+
+    async fn resolve(home: &Path, name: &str) -> Result<Box<dyn Snapshot>, LoadError> {
+        let model: ModelRef = name.parse().expect("the name is good");
+        let source = DirectorySource::new(home);
+        assert!(source.serves(&model));
+        source.resolve(&model).await
+    }
+
+    #[tokio::test]
+    async fn a_folder_lists_its_files_and_gives_their_paths() {
+        let folder = folder();
+        let path = folder.path().to_str().expect("its name is text").to_owned();
+        for name in ["~", &path, &format!("{path}:q8.gguf"), &format!("{path}/")] {
+            let snapshot = resolve(folder.path(), name).await.expect("the folder holds a model");
+            let names = snapshot.files().iter().map(|file| file.name.as_str()).collect::<Vec<_>>();
+            assert_eq!(names, ["additional_chat_templates/rag.jinja", "config.json", "q8.gguf"]);
+            let file = snapshot.fetch("additional_chat_templates/rag.jinja", &|_, _| {}).await.expect("it is there");
+            assert_eq!(&*file.read().expect("it can be read"), b"additional_chat_templates/rag.jinja");
+            assert!(matches!(snapshot.fetch("x", &|_, _| {}).await, Err(LoadError::NotFound(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_path_that_holds_no_model_says_what_would_be_right() {
+        let folder = folder();
+        let path = folder.path().to_str().expect("its name is text").to_owned();
+        let check = async |name: String, text: &str| {
+            let error = resolve(folder.path(), &name).await.err().expect("there is no model");
+            assert!(matches!(&error, LoadError::NotFound(why) if why.contains(text)), "{error}");
+        };
+        check(format!("{path}/nowhere"), "no folder").await;
+        check(format!("{path}/additional_chat_templates"), "no config.json").await;
+        check(format!("{path}:q4.gguf"), "no q4.gguf").await;
+        check(format!("{path}/q8.gguf"), &format!("{path}:q8.gguf")).await;
+        check(format!("{path}/config.json"), "is a file").await;
+    }
+}
