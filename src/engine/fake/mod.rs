@@ -15,8 +15,8 @@ pub use control::{FakeControl, Fault, Gate};
 pub use source::{END_OF_TEXT, FakeFactory, FakeSource, IM_END, IM_START, VOCAB_SIZE};
 
 use crate::{
-    BlockId, Chunk, KvCacheShape, Model, ModelInfo, SampleSpec, SampledToken, StepError, StepOutcome,
-    StepPlan, TokenScore, Weights,
+    BlockId, Chunk, KvCacheShape, Model, ModelInfo, SampleSpec, SampledToken, SequenceId, StepError,
+    StepOutcome, StepPlan, TokenScore, Weights,
 };
 
 /// What a fake model says.
@@ -103,6 +103,7 @@ impl Weights for FakeWeights {
             control: self.control.clone(),
             block_size: cache.block_size as usize,
             slots: vec![None; (cache.num_blocks * cache.block_size) as usize],
+            latest: HashMap::new(),
         }))
     }
 }
@@ -114,6 +115,8 @@ pub struct FakeModel {
     control: Arc<FakeControl>,
     block_size: usize,
     slots: Vec<Option<Slot>>,
+    /// Of each sequence that was ever here: the hash of its tokens up to the latest computed.
+    latest: HashMap<SequenceId, u64>,
 }
 
 /// What was last written to a slot of the cache.
@@ -190,12 +193,18 @@ impl FakeModel {
             };
             hash = written.hash;
         }
+        if chunk.start > 0 && self.latest.get(&chunk.sequence).is_some_and(|latest| *latest != hash) {
+            let message =
+                format!("the cache holds other tokens than {}'s before {}", chunk.sequence, chunk.start);
+            return Err(StepError::Plan(message));
+        }
         let mut hashes = Vec::new();
         for (offset, token_id) in chunk.token_ids.iter().enumerate() {
             hash = chain(hash, *token_id);
             self.slots[slot(chunk.start + offset)] = Some(Slot { token_id: *token_id, hash });
             hashes.push(hash);
         }
+        self.latest.insert(chunk.sequence, hash);
         let sampled = chunk.sample.as_ref().map(|spec| {
             let token_id = self.rule.next(hash, spec);
             SampledToken {

@@ -1,0 +1,7 @@
+//! The engine without weights: the scheduler rule by rule and under random traffic, sampling parameters, the fake model.
+
+mod fake;
+mod sampling;
+mod scheduler_rules;
+mod scheduler_traffic;
+mod support;
