@@ -1,1 +1,165 @@
-//! placeholder
+//! HTTP and OpenAI's JSON in front of the [`Gateway`].
+//!
+//! A request comes in through `routes`, is read by `from_wire` into `protocol`'s words, answered by the gateway with
+//! events, and written by `to_wire`: whole (`collect`) or in frames (`sse`). This room knows no actor beyond the
+//! gateway, and no tensor.
+
+mod auth;
+mod backend;
+mod body;
+mod chat;
+mod collect;
+mod completions;
+mod disconnect;
+mod error;
+mod from_wire;
+mod generation;
+mod health;
+mod load;
+mod models;
+mod request_id;
+mod routes;
+mod sse;
+mod to_wire;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_cors::Cors;
+use actix_web::dev::Server;
+use actix_web::middleware::{Condition, NormalizePath, from_fn};
+use actix_web::{App, HttpServer, web};
+use candlewick_actors::Gateway;
+use candlewick_protocol::ModelRef;
+
+use crate::auth::KeyRing;
+use crate::backend::Backend;
+use crate::error::ApiError;
+
+/// What the HTTP side can be told.
+#[derive(Clone)]
+pub struct ApiSettings {
+    /// Keys that open the server; none leaves it open to all.
+    pub api_keys: Vec<String>,
+    /// Let web pages of any origin ask.
+    pub cors: bool,
+    /// `/metrics` needs no key.
+    pub metrics_public: bool,
+    /// Largest body of a request.
+    pub body_limit_bytes: usize,
+    /// A stream with nothing to say sends a comment this often.
+    pub keep_alive: Duration,
+    /// How long a stream is held back in case its first event is a failure, which then gets its own HTTP status.
+    pub stream_open_after: Duration,
+    /// Most of the likeliest tokens that a request may ask for with log-probabilities.
+    pub max_logprobs: u32,
+    /// Name the model with its revision even to clients that named none.
+    pub echo_revision: bool,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            api_keys: Vec::new(),
+            cors: false,
+            metrics_public: false,
+            body_limit_bytes: 32 << 20,
+            keep_alive: Duration::from_secs(1),
+            stream_open_after: Duration::from_millis(200),
+            max_logprobs: 20,
+            echo_revision: false,
+        }
+    }
+}
+
+/// Without the keys themselves: settings are logged.
+impl fmt::Debug for ApiSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiSettings")
+            .field("num_api_keys", &self.api_keys.len())
+            .field("cors", &self.cors)
+            .field("metrics_public", &self.metrics_public)
+            .field("body_limit_bytes", &self.body_limit_bytes)
+            .field("keep_alive", &self.keep_alive)
+            .field("stream_open_after", &self.stream_open_after)
+            .field("max_logprobs", &self.max_logprobs)
+            .field("echo_revision", &self.echo_revision)
+            .finish()
+    }
+}
+
+/// What every handler is given. Handlers reach settings only through here, so that they can one day change while the
+/// server runs.
+struct ApiState {
+    backend: Arc<dyn Backend>,
+    settings: ApiSettings,
+    keys: KeyRing,
+}
+
+impl ApiState {
+    fn new(backend: Arc<dyn Backend>, settings: ApiSettings) -> Self {
+        let keys = KeyRing::new(&settings.api_keys);
+        Self { backend, settings, keys }
+    }
+
+    fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    fn settings(&self) -> &ApiSettings {
+        &self.settings
+    }
+
+    fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    /// The name of the pinned model, for a request that names none; without a pinned model that is an error.
+    fn pinned_unless_named(&self, named: Option<&ModelRef>) -> Result<Option<String>, ApiError> {
+        match (named, self.backend.pinned()) {
+            (Some(_), _) => Ok(None),
+            (None, Some(pinned)) => Ok(Some(pinned.to_string())),
+            (None, None) => Err(ApiError::missing("model")),
+        }
+    }
+}
+
+/// A server on a listener that is already bound, with `workers` threads. It runs while it is awaited, hears no signals,
+/// and is stopped through its handle.
+pub fn server(
+    listener: TcpListener,
+    gateway: Gateway,
+    settings: ApiSettings,
+    workers: usize,
+) -> io::Result<Server> {
+    serve(listener, Arc::new(gateway), settings, workers)
+}
+
+fn serve(
+    listener: TcpListener,
+    backend: Arc<dyn Backend>,
+    settings: ApiSettings,
+    workers: usize,
+) -> io::Result<Server> {
+    let cors = settings.cors;
+    let state = web::Data::new(ApiState::new(backend, settings));
+    let server = HttpServer::new(move || {
+        // The last layer is met first: a path loses its `/`, the request gets its id, CORS answers pre-flights, and
+        // only then is a key asked for.
+        App::new()
+            .app_data(state.clone())
+            .wrap(from_fn(auth::guard))
+            .wrap(Condition::new(cors, Cors::permissive().max_age(600)))
+            .wrap(from_fn(request_id::attach))
+            .wrap(NormalizePath::trim())
+            .configure(routes::configure)
+    });
+    Ok(server.on_connect(disconnect::watch).workers(workers).disable_signals().listen(listener)?.run())
+}

@@ -1,0 +1,156 @@
+//! The conversation: roles, parts, earlier calls.
+
+use candlewick_protocol::{Content, ContentPart, Message, ToolCall};
+use serde_json::{Map, Value};
+
+use super::fields::{Fields, wrong_type};
+use crate::error::ApiError;
+
+/// Reads `messages`.
+pub fn read_messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
+    let path = fields.path("messages");
+    let items = fields.list("messages")?;
+    let items = fields.require("messages", items)?;
+    if items.is_empty() {
+        return Err(ApiError::invalid(path, "`messages` must hold at least one message"));
+    }
+    items.into_iter().enumerate().map(|(index, item)| read_message(format!("{path}.{index}"), item)).collect()
+}
+
+fn read_message(path: String, value: Value) -> Result<Message, ApiError> {
+    let mut fields = Fields::at(path, value)?;
+    let role = fields.string("role")?;
+    let role = fields.require("role", role)?;
+    let message = match role.as_str() {
+        "system" | "developer" | "user" => {
+            let content = read_content(&mut fields, false)?;
+            Message { content: Some(fields.require("content", content)?), ..Message::default() }
+        }
+        "assistant" => read_assistant(&mut fields)?,
+        "tool" => {
+            let content = read_content(&mut fields, false)?;
+            let tool_call_id = fields.string("tool_call_id")?;
+            Message {
+                content: Some(fields.require("content", content)?),
+                tool_call_id: Some(fields.require("tool_call_id", tool_call_id)?),
+                ..Message::default()
+            }
+        }
+        "function" => {
+            let path = fields.path("role");
+            return Err(ApiError::unsupported(
+                path,
+                "the role `function` is not supported: send role `tool` with the `tool_call_id` it answers",
+            ));
+        }
+        other => {
+            let path = fields.path("role");
+            return Err(ApiError::invalid(
+                path.as_str(),
+                format!("`{path}` must be one of system, developer, user, assistant, tool, not {other:?}"),
+            ));
+        }
+    };
+    let message = Message { role, name: fields.string("name")?, ..message };
+    fields.finish();
+    Ok(message)
+}
+
+fn read_assistant(fields: &mut Fields) -> Result<Message, ApiError> {
+    let mut content = read_content(fields, true)?;
+    if content.is_none() {
+        content = fields.string("refusal")?.map(Content::Text);
+    }
+    let tool_calls = read_tool_calls(fields)?;
+    fields.refuse("function_call", "send `tool_calls` instead", |_| false)?;
+    fields.refuse("audio", "this server keeps no audio of earlier answers", |_| false)?;
+    let reasoning = fields.string("reasoning_content")?;
+    let reasoning_content = reasoning.or(fields.string("reasoning")?);
+    if content.is_none() && tool_calls.is_empty() {
+        let path = fields.path("content");
+        return Err(ApiError::invalid(
+            path.as_str(),
+            format!("`{path}` may only be absent or null if the message has `tool_calls`"),
+        ));
+    }
+    Ok(Message { content, tool_calls, reasoning_content, ..Message::default() })
+}
+
+fn read_content(fields: &mut Fields, is_assistant: bool) -> Result<Option<Content>, ApiError> {
+    let path = fields.path("content");
+    match fields.take("content") {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(Content::Text(text))),
+        Some(Value::Array(items)) => {
+            let parts = items.into_iter().enumerate();
+            let parts = parts.map(|(index, item)| read_part(format!("{path}.{index}"), item, is_assistant));
+            Ok(Some(Content::Parts(parts.collect::<Result<_, _>>()?)))
+        }
+        Some(other) => Err(wrong_type(&path, "a string or a list of parts", &other)),
+    }
+}
+
+fn read_part(path: String, value: Value, is_assistant: bool) -> Result<ContentPart, ApiError> {
+    if let Value::String(text) = value {
+        return Ok(ContentPart::Text { text });
+    }
+    let mut part = Fields::at(path, value)?;
+    let class = part.string("type")?;
+    let class = part.require("type", class)?;
+    let path = part.path("type");
+    // Where the text of a part stands is named by its type.
+    let field = match class.as_str() {
+        "text" | "input_text" | "output_text" => "text",
+        "refusal" if is_assistant => "refusal",
+        "thinking" if is_assistant => "thinking",
+        "image_url" | "input_image" | "image_embeds" | "image_pil" => return Err(no_media(path, "images")),
+        "input_audio" | "audio_url" | "audio_embeds" => return Err(no_media(path, "audio")),
+        "video_url" => return Err(no_media(path, "video")),
+        "file" | "input_file" => return Err(no_media(path, "files")),
+        other => {
+            return Err(ApiError::invalid(path.as_str(), format!("`{path}` must be text, not {other:?}")));
+        }
+    };
+    let text = part.string(field)?;
+    let text = part.require(field, text)?;
+    part.finish();
+    Ok(ContentPart::Text { text })
+}
+
+fn no_media(path: String, what: &str) -> ApiError {
+    ApiError::unsupported(path, format!("{what} in messages are not supported by this server yet; send text"))
+}
+
+fn read_tool_calls(fields: &mut Fields) -> Result<Vec<ToolCall>, ApiError> {
+    let path = fields.path("tool_calls");
+    let items = fields.list("tool_calls")?.unwrap_or_default();
+    items
+        .into_iter()
+        .enumerate()
+        .map(|(index, item)| read_tool_call(format!("{path}.{index}"), item))
+        .collect()
+}
+
+fn read_tool_call(path: String, value: Value) -> Result<ToolCall, ApiError> {
+    let mut call = Fields::at(path, value)?;
+    let id = call.string("id")?;
+    let id = call.require("id", id)?;
+    call.word("type", &["function"])?;
+    let function = call.object("function")?;
+    let mut function = call.require("function", function)?;
+    let name = function.string("name")?;
+    let name = function.require("name", name)?;
+    let path = function.path("arguments");
+    let arguments = match function.take("arguments") {
+        None => Value::Object(Map::new()),
+        Some(Value::String(text)) if text.trim().is_empty() => Value::Object(Map::new()),
+        Some(Value::String(text)) => serde_json::from_str(&text)
+            .map_err(|error| ApiError::invalid(path.as_str(), format!("`{path}` is not JSON: {error}")))?,
+        // Some clients send what they decoded.
+        Some(object @ Value::Object(_)) => object,
+        Some(other) => return Err(wrong_type(&path, "a string that holds JSON", &other)),
+    };
+    function.finish();
+    call.finish();
+    Ok(ToolCall { id, name, arguments })
+}

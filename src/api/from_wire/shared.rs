@@ -1,0 +1,173 @@
+//! What chat and completions have in common beside sampling: the model, streaming, harmless fields, refused fields.
+
+use candlewick_protocol::ModelRef;
+use serde_json::Value;
+
+use super::fields::{Fields, wrong_type};
+use crate::error::ApiError;
+
+/// How the answer is to be written.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReplyOptions {
+    /// In chunks, and how; `None` is whole.
+    pub stream: Option<StreamOptions>,
+    /// The model as the client named it.
+    pub model: Option<String>,
+    /// Report token ids.
+    pub return_token_ids: bool,
+    /// Write tokens of log-probabilities as `token_id:N`.
+    pub tokens_as_token_ids: bool,
+    /// The client sent a `service_tier`, and is told which it gets.
+    pub echo_service_tier: bool,
+    /// Leave reasoning out of the answer.
+    pub hide_reasoning: bool,
+    /// Text to put before the answer (`echo` of a last assistant message).
+    pub echo_text: Option<String>,
+    /// The id for the object, if the body names one.
+    pub request_id: Option<String>,
+}
+
+/// `stream_options`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// One more chunk with the token counts.
+    pub include_usage: bool,
+    /// Token counts so far in every chunk.
+    pub continuous_usage_stats: bool,
+}
+
+/// The model a client names, and the name as it was sent.
+pub fn read_model(fields: &mut Fields) -> Result<Option<(String, ModelRef)>, ApiError> {
+    let Some(name) = fields.string("model")? else { return Ok(None) };
+    match name.parse() {
+        Ok(model) => Ok(Some((name, model))),
+        Err(error) => Err(ApiError::invalid(fields.path("model"), error.to_string())),
+    }
+}
+
+/// Reads `stream` and `stream_options`.
+pub fn read_stream(fields: &mut Fields) -> Result<Option<StreamOptions>, ApiError> {
+    let stream = fields.flag("stream")?;
+    let path = fields.path("stream_options");
+    let Some(mut options) = fields.object("stream_options")? else {
+        return Ok(stream.then(StreamOptions::default));
+    };
+    if !stream {
+        return Err(ApiError::invalid(path, "`stream_options` is only allowed together with `stream: true`"));
+    }
+    let read = StreamOptions {
+        include_usage: options.flag("include_usage")?,
+        continuous_usage_stats: options.flag("continuous_usage_stats")?,
+    };
+    // Padding against eavesdropping; the client must not depend on it.
+    options.bool("include_obfuscation")?;
+    options.finish();
+    Ok(Some(read))
+}
+
+/// Checks and drops what changes nothing here; returns whether a `service_tier` was sent.
+pub fn read_harmless(fields: &mut Fields) -> Result<bool, ApiError> {
+    fields.string("user")?;
+    fields.string("session_id")?;
+    fields.string("prompt_cache_key")?;
+    fields.word("prompt_cache_retention", &["in_memory", "in-memory", "24h"])?;
+    fields.bool("store")?;
+    let tier = fields.word("service_tier", &["auto", "default", "flex", "scale", "priority", "fast"])?;
+    if let Some(id) = fields.string("safety_identifier")? {
+        at_most(&fields.path("safety_identifier"), &id, 64)?;
+    }
+    let path = fields.path("metadata");
+    if let Some(metadata) = fields.map("metadata")? {
+        if metadata.len() > 16 {
+            return Err(ApiError::invalid(
+                path,
+                format!("`metadata` holds at most 16 pairs, not {}", metadata.len()),
+            ));
+        }
+        for (key, value) in &metadata {
+            let path = format!("{path}.{key}");
+            if key.chars().count() > 64 {
+                return Err(ApiError::invalid(path, "a key of `metadata` has at most 64 characters"));
+            }
+            match value {
+                Value::String(text) => at_most(&path, text, 512)?,
+                other => return Err(wrong_type(&path, "a string", other)),
+            }
+        }
+    }
+    Ok(tier.is_some())
+}
+
+fn at_most(path: &str, text: &str, max: usize) -> Result<(), ApiError> {
+    let count = text.chars().count();
+    if count <= max {
+        return Ok(());
+    }
+    Err(ApiError::invalid(path, format!("`{path}` has at most {max} characters, not {count}")))
+}
+
+/// An id for the request in its body, as vLLM has it.
+pub fn read_request_id(fields: &mut Fields) -> Result<Option<String>, ApiError> {
+    let Some(id) = fields.string("request_id")? else { return Ok(None) };
+    if crate::request_id::is_sane(&id) {
+        return Ok(Some(id));
+    }
+    let path = fields.path("request_id");
+    Err(ApiError::invalid(path, "`request_id` must be 1 to 128 printable ASCII characters"))
+}
+
+/// Lower runs first.
+pub fn read_priority(fields: &mut Fields) -> Result<i32, ApiError> {
+    let priority = fields.integer("priority", i64::from(i32::MIN)..=i64::from(i32::MAX))?.unwrap_or(0);
+    Ok(i32::try_from(priority).expect("the range is that of i32"))
+}
+
+/// Refuses what other servers have under these names and this one does not.
+pub fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
+    let never = |_: &Value| false;
+    let is_empty = |value: &Value| match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    };
+    let is = |wanted: f64| move |value: &Value| value.as_f64() == Some(wanted);
+    let off = |value: &Value| value == &Value::Bool(false);
+    let on = |value: &Value| value == &Value::Bool(true);
+
+    let constrained =
+        "constrained output is not available on this server yet; ask for the form in the prompt";
+    fields.refuse("response_format", constrained, |value| value.get("type") == Some(&Value::from("text")))?;
+    for name in
+        ["structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "grammar"]
+    {
+        fields.refuse(name, constrained, is_empty)?;
+    }
+    for name in ["structural_tag", "guided_decoding_backend", "guided_whitespace_pattern"] {
+        fields.refuse(name, constrained, never)?;
+    }
+
+    fields.refuse("use_beam_search", "choose `n` and `temperature` instead", off)?;
+    fields.refuse("length_penalty", "it belongs to beam search", is(1.0))?;
+    fields.refuse("typical_p", "choose `top_p` or `min_p` instead", is(1.0))?;
+    fields.refuse("no_repeat_ngram_size", "choose `repetition_penalty` instead", is(0.0))?;
+    fields.refuse("allowed_token_ids", "choose `logit_bias` instead", is_empty)?;
+    fields.refuse("bad_words", "choose `logit_bias` instead", is_empty)?;
+    fields.refuse("logprob_token_ids", "choose `top_logprobs` instead", is_empty)?;
+    fields.refuse("prompt_logprobs", "choose `/v1/completions` with `echo` and `logprobs`", never)?;
+    fields.refuse("truncate_prompt_tokens", "shorten the prompt before sending it", never)?;
+    fields.refuse(
+        "thinking_token_budget",
+        "limit the whole answer with `max_completion_tokens`",
+        is(-1.0),
+    )?;
+    fields.refuse("repetition_detection", "choose `repetition_penalty` instead", is_empty)?;
+    fields.refuse("vllm_xargs", "there are no custom processors", is_empty)?;
+    fields.refuse("spaces_between_special_tokens", "text is decoded as the tokenizer says", on)?;
+    fields.refuse("return_prompt_text", "choose `echo` on `/v1/completions` instead", off)?;
+    fields.refuse("stream_interval", "each piece is sent as it comes", is(1.0))?;
+    fields.refuse("cache_salt", "the prefix cache cannot be partitioned yet", never)?;
+    for name in ["kv_transfer_params", "ec_transfer_params"] {
+        fields.refuse(name, "there is no disaggregated serving", is_empty)?;
+    }
+    Ok(())
+}

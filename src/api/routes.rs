@@ -1,0 +1,75 @@
+//! Which path and method reaches which handler, and what is told to the others.
+
+use actix_web::dev::HttpServiceFactory;
+use actix_web::http::Method;
+use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, web};
+
+use crate::error::ApiError;
+use crate::wire::error::Fault;
+use crate::{chat, completions, health, load, models};
+
+/// All routes. A path that ends in `/` has lost it before it comes here.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config
+        .service(post("/v1/chat/completions", chat::create))
+        .service(post("/v1/completions", completions::create))
+        .service(get("/v1/models", models::list))
+        .service(post("/v1/models/load", load::load))
+        .service(post("/v1/models/unload", load::unload))
+        // Ids hold slashes.
+        .service(get("/v1/models/{id:.+}", models::retrieve))
+        .service(post("/load_model", load::stream))
+        .service(post("/reset", load::reset))
+        .service(get("/health", health::health))
+        .service(ping())
+        .service(get("/ready", health::ready))
+        .service(get("/version", health::version))
+        .service(get("/metrics", health::metrics))
+        .service(get("/v1/metrics", health::metrics))
+        .default_service(web::to(unknown_url));
+}
+
+fn get<F, Args>(path: &str, handler: F) -> impl HttpServiceFactory + use<F, Args>
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    let resource = web::resource(path).route(web::get().to(handler.clone())).route(web::head().to(handler));
+    others(resource, "GET, HEAD")
+}
+
+fn post<F, Args>(path: &str, handler: F) -> impl HttpServiceFactory + use<F, Args>
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    others(web::resource(path).route(web::post().to(handler)), "POST")
+}
+
+/// SageMaker asks with either method.
+fn ping() -> impl HttpServiceFactory {
+    let resource = web::resource("/ping").route(web::get().to(health::health));
+    let resource = resource.route(web::head().to(health::health)).route(web::post().to(health::health));
+    others(resource, "GET, HEAD, POST")
+}
+
+/// What a resource says to the methods it has not.
+fn others(resource: Resource, allow: &'static str) -> Resource {
+    resource.default_service(web::to(move |request: HttpRequest| async move { not_allowed(&request, allow) }))
+}
+
+fn not_allowed(request: &HttpRequest, allow: &'static str) -> Result<HttpResponse, ApiError> {
+    if request.method() == Method::OPTIONS {
+        return Ok(HttpResponse::NoContent().insert_header(("Allow", allow)).finish());
+    }
+    let message = format!("{} {} is not possible here; allowed: {allow}", request.method(), request.path());
+    let error = ApiError::new(Fault::MethodNotAllowed, message);
+    Err(ApiError { allow: Some(allow), ..error })
+}
+
+async fn unknown_url(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let message = format!("there is no {} {}", request.method(), request.path());
+    Err(ApiError::new(Fault::UnknownUrl, message))
+}

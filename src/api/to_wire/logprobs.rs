@@ -1,0 +1,58 @@
+//! Log-probabilities in the two forms of OpenAI: a list of objects for chat, parallel lists for completions.
+
+use candlewick_protocol::{TokenLogprob, TopLogprob};
+use serde_json::{Map, Value};
+
+use crate::wire::chat::{ChatLogprobs, ChatTokenLogprob, ChatTopLogprob};
+use crate::wire::completions::CompletionLogprobs;
+
+/// What JSON has for minus infinity, as vLLM writes it.
+const LOGPROB_MIN: f32 = -9999.0;
+
+fn written(logprob: f32) -> f32 {
+    // Also catches NaN, which JSON cannot hold.
+    if logprob >= LOGPROB_MIN { logprob } else { LOGPROB_MIN }
+}
+
+fn token_text(token_id: u32, text: &str, as_id: bool) -> String {
+    if as_id { format!("token_id:{token_id}") } else { text.to_owned() }
+}
+
+/// Tokens of chat.
+pub fn chat_logprobs(tokens: &[TokenLogprob], as_ids: bool) -> ChatLogprobs {
+    let top = |top: &TopLogprob| ChatTopLogprob {
+        token: token_text(top.token_id, &top.text, as_ids),
+        logprob: written(top.logprob),
+        bytes: top.bytes.clone(),
+    };
+    let content = tokens.iter().map(|token| ChatTokenLogprob {
+        token: token_text(token.token_id, &token.text, as_ids),
+        logprob: written(token.logprob.unwrap_or(LOGPROB_MIN)),
+        bytes: token.bytes.clone(),
+        top_logprobs: token.top.iter().map(top).collect(),
+    });
+    ChatLogprobs { content: content.collect(), refusal: None }
+}
+
+/// Tokens of a completion, whose offsets count from `offset`, which is moved behind them.
+pub fn completion_logprobs(tokens: &[TokenLogprob], offset: &mut usize, as_ids: bool) -> CompletionLogprobs {
+    let mut lists = CompletionLogprobs::default();
+    for token in tokens {
+        let text = token_text(token.token_id, &token.text, as_ids);
+        lists.top_logprobs.push(token.logprob.map(|logprob| {
+            let mut likeliest = Map::new();
+            for top in &token.top {
+                // Two tokens may have one text (half characters): the likelier keeps the place.
+                let text = token_text(top.token_id, &top.text, as_ids);
+                likeliest.entry(text).or_insert_with(|| Value::from(written(top.logprob)));
+            }
+            likeliest.entry(text.clone()).or_insert_with(|| Value::from(written(logprob)));
+            likeliest
+        }));
+        lists.tokens.push(text);
+        lists.token_logprobs.push(token.logprob.map(written));
+        lists.text_offset.push(*offset);
+        *offset += token.text.chars().count();
+    }
+    lists
+}

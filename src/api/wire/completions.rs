@@ -1,0 +1,61 @@
+//! `/v1/completions`: the answer whole and in chunks, which have the same shape.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::chat::StopReason;
+use super::usage::Usage;
+
+/// `text_completion`, whole or a chunk.
+#[derive(Debug, Clone, Serialize)]
+pub struct Completion {
+    /// `cmpl-` and the request id.
+    pub id: String,
+    /// `text_completion`.
+    pub object: &'static str,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// The model as the client named it.
+    pub model: String,
+    /// Changes when the program or the model does.
+    pub system_fingerprint: String,
+    /// Choices of all prompts, by index; one or none in a chunk.
+    pub choices: Vec<CompletionChoice>,
+    /// Token counts over all prompts. In a chunk absent, or null until the chunk that carries it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Option<Usage>>,
+}
+
+/// One continuation, or a piece of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct CompletionChoice {
+    /// The text.
+    pub text: String,
+    /// Prompt index × `n` + choice.
+    pub index: u32,
+    /// If asked for.
+    pub logprobs: Option<CompletionLogprobs>,
+    /// Why it ended; null in all chunks but the last of the choice.
+    pub finish_reason: Option<&'static str>,
+    /// The stop string or stop token that ended it.
+    pub stop_reason: Option<StopReason>,
+    /// With `return_token_ids`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<Vec<u32>>,
+    /// With `return_token_ids`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<u32>>,
+}
+
+/// `logprobs` of a completion: parallel lists.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct CompletionLogprobs {
+    /// Texts of the tokens.
+    pub tokens: Vec<String>,
+    /// Their log-probabilities; null for the first token of an echoed prompt.
+    pub token_logprobs: Vec<Option<f32>>,
+    /// The likeliest tokens with the one taken, by text.
+    pub top_logprobs: Vec<Option<Map<String, Value>>>,
+    /// Where each token begins in the choice's text, in characters.
+    pub text_offset: Vec<usize>,
+}
