@@ -8,16 +8,40 @@
 //!         ├── batcher          owns KV cache and scheduler; its stepper thread runs the forward pass
 //!         └── request …        one per request in flight; turns news into events; owns the channel to the HTTP body
 //! ```
+//!
+//! [`Gateway`] is all that other rooms see; no actor crosses it. Beside the actors stand the pure parts that decide:
+//! admission, restarts, quarantine, progress, capacity, generation. What outlives an actor is shared by all of them in
+//! one `Tree`. What is promised about order, cancellation and crashes is in `docs/runtime-semantics.md`.
+
+mod admission;
+mod batcher;
+mod board;
+mod capacity;
+mod census;
+mod gateway;
+mod generation;
+mod loader;
+mod metrics;
+mod model;
+mod outlet;
+mod progress;
+mod quarantine;
+mod registry;
+mod request;
+mod restart;
+mod root;
+mod stepper;
+mod tree;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use candlewick_engine::text::TextOptions;
 use candlewick_engine::{LoadOptions, ModelFactory, ModelSource};
-use candlewick_protocol::{
-    Event, Failure, GenerationRequest, LoadEvent, ModelCard, ModelRef, ServerStatus,
-};
+use candlewick_protocol::{Event, ModelRef};
 use tokio::sync::mpsc;
+
+pub use gateway::Gateway;
 
 /// What the tree is made of: filled in by the program's root, so that no arrow points back to it.
 pub struct TreeParts {
@@ -72,65 +96,24 @@ pub struct EventStream {
     pub events: mpsc::Receiver<Event>,
 }
 
-/// All that `api` sees of the actors. Cheap to clone.
-#[derive(Clone)]
-pub struct Gateway {}
-
-impl Gateway {
-    /// Grows the tree. Returns at once; the pinned model, if any, begins to load.
-    pub async fn start(_parts: TreeParts) -> Result<Self, Failure> {
-        todo!()
-    }
-
-    /// Admits a request, or refuses it at once: unknown or wrongly pinned model, queue full (`Overloaded` with
-    /// `retry_after`), draining.
-    pub async fn submit(&self, _request: GenerationRequest) -> Result<EventStream, Failure> {
-        todo!()
-    }
-
-    /// Loads a model, or joins the load under way. The channel follows the grammar of [`LoadEvent`]; dropping it does not
-    /// stop the load.
-    pub fn load(&self, _model: ModelRef) -> mpsc::Receiver<LoadEvent> {
-        todo!()
-    }
-
-    /// Unloads a model. Busy ones are a `Conflict` unless `force`, which ends their requests with an error.
-    pub async fn unload(&self, _model: &ModelRef, _force: bool) -> Result<(), Failure> {
-        todo!()
-    }
-
-    /// Unloads every model, the pinned one included; requests in flight end with an error.
-    pub async fn reset(&self) {
-        todo!()
-    }
-
-    /// The model that requests without a name are for.
-    pub fn pinned(&self) -> Option<&ModelRef> {
-        todo!()
-    }
-
-    /// Every model at hand, loaded or not, in order of id.
-    pub async fn list(&self) -> Vec<ModelCard> {
-        todo!()
-    }
-
-    /// How the server is.
-    pub async fn status(&self) -> ServerStatus {
-        todo!()
-    }
-
-    /// Metrics in Prometheus' text format 0.0.4.
-    pub fn metrics_text(&self) -> String {
-        todo!()
-    }
-
-    /// Requests in flight, over all models.
-    pub fn num_in_flight(&self) -> usize {
-        todo!()
-    }
-
-    /// Stops admitting, waits until requests are done or `grace` is over, ends the rest with a failure, stops the tree.
-    pub async fn shutdown(&self, _grace: Duration) {
-        todo!()
+#[cfg(test)]
+fn settings_for_tests() -> TreeSettings {
+    TreeSettings {
+        pinned: None,
+        model_timeout: None,
+        max_running: 4,
+        max_queued: 16,
+        max_model_len: None,
+        max_step_tokens: 64,
+        block_size: 4,
+        kv_cache_bytes: 1 << 20,
+        num_blocks: None,
+        stream_capacity: 16,
+        default_seed: Some(0),
+        load: LoadOptions::default(),
+        text: TextOptions::default(),
+        max_restarts: 8,
+        restart_window: Duration::from_secs(60),
+        load_failure_ttl: Duration::from_secs(5),
     }
 }

@@ -1,0 +1,338 @@
+//! Owns the scheduler and, between steps, the model: decides what is computed next and tells requests what came of it.
+//!
+//! Requests admit, pause and resume their sequences here; the supervisor forgets requests that have ended; the stepper
+//! sends steps home. Invariants: a step is begun only with the model in hand, so at most one is in flight; after a step
+//! failed nothing here can be trusted, and the batcher ends with [`BatcherCrash`]; it holds nothing that its requests could
+//! not admit again elsewhere.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use candlewick_engine::{
+    Model, News, Scheduler, SchedulerLimits, Sequence, SequenceId, StepOutcome, StepPlan,
+};
+use candlewick_protocol::{ErrorKind, Failure, RequestKey};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::census::Presence;
+use crate::loader::LoadedModel;
+use crate::metrics::ModelMetrics;
+use crate::quarantine::{Turn, Turns};
+use crate::request::RequestMsg;
+use crate::stepper::Stepper;
+use crate::tree::{Tree, tell};
+
+/// Runs one model's steps.
+pub struct Batcher;
+
+/// What a batcher is told.
+pub enum BatcherMsg {
+    /// Generate for these sequences of one request, and tell its actor the news.
+    Admit {
+        /// Whose sequences.
+        request: RequestKey,
+        /// The sequences; of a request that was here before, those that are not complete.
+        sequences: Vec<Sequence>,
+        /// Who is told.
+        actor: ActorRef<RequestMsg>,
+        /// It is suspected of having crashed batchers, and gets steps of its own.
+        solo: bool,
+    },
+    /// A sequence is complete: a stop string was found in its text.
+    Cancel(SequenceId),
+    /// A request has ended, in whatever way.
+    Forget(RequestKey),
+    /// A request's reader is slow: compute nothing for it.
+    Pause(RequestKey),
+    /// Its reader has caught up.
+    Resume(RequestKey),
+    /// The stepper has made the model.
+    ModelStarted(Box<dyn Model>),
+    /// A step is done, and the model is home.
+    StepDone {
+        /// The model.
+        model: Box<dyn Model>,
+        /// What it was to do.
+        plan: StepPlan,
+        /// What came of it.
+        outcome: StepOutcome,
+    },
+    /// A step failed, or the model could not be started (then the plan is empty); the model is lost.
+    StepFailed {
+        /// What it was to do.
+        plan: StepPlan,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// What a batcher is made of.
+pub struct BatcherArgs {
+    /// The tree it lives in.
+    pub tree: Arc<Tree>,
+    /// The model it runs.
+    pub model: Arc<LoadedModel>,
+    /// The model's series.
+    pub metrics: ModelMetrics,
+}
+
+/// Why a batcher died, and which requests were in its last step: the error that its supervisor gets.
+#[derive(Debug)]
+pub struct BatcherCrash {
+    /// The requests of the step that failed.
+    pub suspects: Vec<RequestKey>,
+    /// What went wrong.
+    pub why: String,
+}
+
+impl fmt::Display for BatcherCrash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for BatcherCrash {}
+
+/// A request that was admitted.
+struct Admitted {
+    actor: ActorRef<RequestMsg>,
+    sequences: Vec<SequenceId>,
+    /// It was part of a step.
+    is_scheduled: bool,
+    /// Its reader is slow.
+    is_paused: bool,
+}
+
+/// A batcher at work.
+pub struct BatcherState {
+    scheduler: Scheduler,
+    /// `None` while it is started and while a step is in flight.
+    model: Option<Box<dyn Model>>,
+    stepper: Stepper,
+    requests: HashMap<RequestKey, Admitted>,
+    turns: Turns,
+    max_running: usize,
+    num_preemptions: u64,
+    metrics: ModelMetrics,
+    _presence: Presence,
+}
+
+impl Actor for Batcher {
+    type Msg = BatcherMsg;
+    type State = BatcherState;
+    type Arguments = BatcherArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<BatcherMsg>,
+        BatcherArgs { tree, model, metrics }: BatcherArgs,
+    ) -> Result<BatcherState, ActorProcessingErr> {
+        let (settings, cache) = (tree.settings(), model.capacity.cache);
+        let max_running = settings.max_running.max(1);
+        let scheduler = Scheduler::new(SchedulerLimits {
+            max_running,
+            max_step_tokens: settings.max_step_tokens.max(1),
+            block_size: cache.block_size as usize,
+            num_blocks: cache.num_blocks as usize,
+        });
+        let stepper = Stepper::spawn(&model.id, model.weights.clone(), cache, myself, tree.census.join())?;
+        Ok(BatcherState {
+            scheduler,
+            model: None,
+            stepper,
+            requests: HashMap::new(),
+            turns: Turns::default(),
+            max_running,
+            num_preemptions: 0,
+            metrics,
+            _presence: tree.census.join(),
+        })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<BatcherMsg>,
+        message: BatcherMsg,
+        state: &mut BatcherState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            BatcherMsg::Admit { request, sequences, actor, solo } => {
+                state.admit(request, sequences, actor, solo)
+            }
+            BatcherMsg::Cancel(sequence) => state.cancel(sequence),
+            BatcherMsg::Forget(request) => state.forget(request),
+            BatcherMsg::Pause(request) => state.set_paused(request, true),
+            BatcherMsg::Resume(request) => state.set_paused(request, false),
+            BatcherMsg::ModelStarted(model) => state.model = Some(model),
+            BatcherMsg::StepDone { model, plan, outcome } => state.finish_step(model, plan, outcome),
+            BatcherMsg::StepFailed { plan, why } => {
+                return Err(Box::new(BatcherCrash { suspects: suspects(&plan), why }));
+            }
+        }
+        state.step_if_idle();
+        state.measure();
+        Ok(())
+    }
+}
+
+/// The requests of a step, each once.
+fn suspects(plan: &StepPlan) -> Vec<RequestKey> {
+    let mut requests = plan.chunks.iter().map(|chunk| chunk.sequence.request).collect::<Vec<_>>();
+    requests.sort_unstable();
+    requests.dedup();
+    requests
+}
+
+impl BatcherState {
+    fn admit(
+        &mut self,
+        request: RequestKey,
+        sequences: Vec<Sequence>,
+        actor: ActorRef<RequestMsg>,
+        solo: bool,
+    ) {
+        // The context was checked against the cache when the request was resolved; a sequence that cannot fit would wait
+        // for ever, so it is worth asking twice.
+        if let Some(too_long) =
+            sequences.iter().map(num_tokens_at_most).find(|&len| !self.scheduler.can_ever_fit(len))
+        {
+            let capacity = self.scheduler.counts().num_blocks;
+            let message = format!(
+                "prompt and output may come to {too_long} tokens, more than the {capacity} blocks of the KV cache hold; \
+                 a shorter prompt or a smaller `max_tokens` would fit"
+            );
+            return tell(&actor, RequestMsg::Fail(Failure::new(ErrorKind::ContextOverflow, message)));
+        }
+        let counts = self.scheduler.counts();
+        if counts.num_running + counts.num_waiting >= self.max_running {
+            tell(&actor, RequestMsg::Queued);
+        }
+        if solo {
+            self.turns.isolate(request);
+        }
+        let ids = sequences.iter().map(|sequence| sequence.id).collect();
+        sequences.into_iter().for_each(|sequence| self.scheduler.admit(sequence));
+        self.requests
+            .insert(request, Admitted { actor, sequences: ids, is_scheduled: false, is_paused: false });
+    }
+
+    fn cancel(&mut self, sequence: SequenceId) {
+        self.scheduler.cancel(sequence);
+    }
+
+    fn forget(&mut self, request: RequestKey) {
+        for sequence in self.requests.remove(&request).into_iter().flat_map(|admitted| admitted.sequences) {
+            self.scheduler.cancel(sequence);
+        }
+        let had_turns = !self.turns.is_empty();
+        self.turns.forget(request);
+        if had_turns && self.turns.is_empty() {
+            // The last suspect is gone: everyone takes part again.
+            self.take_turn(Turn::Others);
+        }
+    }
+
+    fn set_paused(&mut self, request: RequestKey, is_paused: bool) {
+        let Some(admitted) = self.requests.get_mut(&request) else { return };
+        admitted.is_paused = is_paused;
+        for &sequence in &admitted.sequences {
+            match is_paused {
+                true => self.scheduler.pause(sequence),
+                false => self.scheduler.resume(sequence),
+            }
+        }
+    }
+
+    /// Sends the model away with the next plan, if it is here and there is one.
+    fn step_if_idle(&mut self) {
+        let Some(model) = self.model.take() else { return };
+        match self.plan() {
+            None => self.model = Some(model),
+            Some(plan) => {
+                self.tell_scheduled(&plan);
+                self.metrics.iteration_tokens.observe(plan.num_tokens() as f64);
+                self.stepper.step(model, plan);
+            }
+        }
+    }
+
+    /// The next plan: everybody's, or in quarantine that of whose turn it is and who has something to compute.
+    fn plan(&mut self) -> Option<StepPlan> {
+        if self.turns.is_empty() {
+            return self.scheduler.plan();
+        }
+        for _ in 0..self.turns.round() {
+            let turn = self.turns.next();
+            self.take_turn(turn);
+            if let Some(plan) = self.scheduler.plan() {
+                return Some(plan);
+            }
+        }
+        None
+    }
+
+    /// Lets those compute whose turn it is, except where the reader is slow.
+    fn take_turn(&mut self, turn: Turn) {
+        for (&request, admitted) in &self.requests {
+            let runs = self.turns.includes(turn, request) && !admitted.is_paused;
+            for &sequence in &admitted.sequences {
+                match runs {
+                    true => self.scheduler.resume(sequence),
+                    false => self.scheduler.pause(sequence),
+                }
+            }
+        }
+    }
+
+    fn tell_scheduled(&mut self, plan: &StepPlan) {
+        for chunk in &plan.chunks {
+            if let Some(admitted) = self.requests.get_mut(&chunk.sequence.request)
+                && !admitted.is_scheduled
+            {
+                admitted.is_scheduled = true;
+                tell(&admitted.actor, RequestMsg::Scheduled);
+            }
+        }
+    }
+
+    /// The model is home: each request is told its news of the step in one message.
+    fn finish_step(&mut self, model: Box<dyn Model>, plan: StepPlan, outcome: StepOutcome) {
+        let mut by_request = HashMap::<RequestKey, Vec<News>>::new();
+        for news in self.scheduler.apply(&plan, outcome) {
+            by_request.entry(sequence_of(&news).request).or_default().push(news);
+        }
+        for (request, news) in by_request {
+            if let Some(admitted) = self.requests.get(&request) {
+                tell(&admitted.actor, RequestMsg::News(news));
+            }
+        }
+        self.model = Some(model);
+    }
+
+    fn measure(&mut self) {
+        let counts = self.scheduler.counts();
+        self.metrics.kv_cache_usage.set(counts.num_blocks_used as f64 / counts.num_blocks.max(1) as f64);
+        self.metrics.num_preemptions.inc_by((counts.num_preemptions - self.num_preemptions) as f64);
+        self.num_preemptions = counts.num_preemptions;
+    }
+}
+
+impl Drop for BatcherState {
+    fn drop(&mut self) {
+        self.metrics.kv_cache_usage.set(0.0);
+    }
+}
+
+/// The most tokens that prompt and output can come to.
+fn num_tokens_at_most(sequence: &Sequence) -> usize {
+    sequence.prompt.len() + sequence.params.max_tokens as usize
+}
+
+fn sequence_of(news: &News) -> SequenceId {
+    match news {
+        News::PromptScored { sequence, .. }
+        | News::Sampled { sequence, .. }
+        | News::Complete { sequence } => *sequence,
+    }
+}

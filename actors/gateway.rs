@@ -1,0 +1,279 @@
+//! The one door between HTTP and the actors.
+//!
+//! Its methods may be called from any runtime: they talk over channels, and what must be spawned goes to the runtime that
+//! [`Gateway::start`] was called on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use candlewick_protocol::{
+    ErrorKind, Event, Failure, GenerationRequest, LoadEvent, ModelCard, ModelRef, ModelStatus, ServerStatus,
+};
+use ractor::{Actor, ActorRef, RpcReplyPort};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::admission::{Admission, AdmissionLimits, draining};
+use crate::board::{Board, card};
+use crate::census::Census;
+use crate::metrics::Metrics;
+use crate::outlet::{Outlet, lost};
+use crate::registry::RegistryMsg;
+use crate::request::Submission;
+use crate::root::{Root, RootArgs, RootMsg};
+use crate::tree::{Tree, tell};
+use crate::{EventStream, TreeParts, TreeSettings};
+
+/// Events of a load that may wait for a slow reader; more than a load has, but for very long downloads.
+const LOAD_STREAM_CAPACITY: usize = 1024;
+
+/// How long actors get to end once they are told to: they only have to say their last word.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// All that `api` sees of the actors. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    tree: Arc<Tree>,
+    root: ActorRef<RootMsg>,
+    /// The registry of the moment; `None` while it is restarted.
+    registry: watch::Receiver<Option<ActorRef<RegistryMsg>>>,
+    /// Keeps the settings' channel open, and is where changed ones will come in.
+    _settings: Arc<watch::Sender<Arc<TreeSettings>>>,
+    pinned: Option<ModelRef>,
+    runtime: Handle,
+}
+
+impl Gateway {
+    /// Grows the tree on the current runtime. Returns at once; the pinned model, if any, begins to load.
+    ///
+    /// # Errors
+    /// `Internal` if the actors could not be started.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn start(parts: TreeParts) -> Result<Self, Failure> {
+        let pinned = parts.settings.pinned.clone();
+        let settings = watch::Sender::new(Arc::new(parts.settings));
+        let tree = Arc::new(Tree {
+            sources: parts.sources,
+            factory: parts.factory,
+            settings: settings.subscribe(),
+            admission: Admission::new(),
+            board: Board::new(),
+            census: Census::new(),
+            metrics: Metrics::new(),
+            next_key: AtomicU64::new(1),
+        });
+        let registry = watch::Sender::new(None);
+        let registry_now = registry.subscribe();
+        let (root, _) =
+            Root::spawn(None, Root, RootArgs { tree: tree.clone(), registry }).await.map_err(|error| {
+                Failure::new(ErrorKind::Internal, format!("the actors did not start: {error}"))
+            })?;
+        let gateway = Self {
+            tree,
+            root,
+            registry: registry_now,
+            _settings: Arc::new(settings),
+            pinned,
+            runtime: Handle::current(),
+        };
+        if let Some(pinned) = gateway.pinned.clone() {
+            // Nobody listens; the load goes on all the same.
+            drop(gateway.load(pinned));
+        }
+        Ok(gateway)
+    }
+
+    /// Admits a request, or refuses it at once: unknown or wrongly pinned model, queue full (`Overloaded` with
+    /// `retry_after`), draining.
+    pub async fn submit(&self, request: GenerationRequest) -> Result<EventStream, Failure> {
+        let model = self.model_of(&request)?;
+        let settings = self.tree.settings();
+        let limits = AdmissionLimits { max_running: settings.max_running, max_queued: settings.max_queued };
+        let permit = self.tree.admission.admit(&model.canonical(), limits)?;
+        let (outlet, events) = Outlet::open(settings.stream_capacity, Event::Failed(lost()));
+        let key = self.tree.new_key();
+        tracing::debug!(request = %key, client_id = %request.request_id, model = %model, "admitted");
+        let submission = Submission { key, request, outlet, permit };
+        self.send(RegistryMsg::Submit { model, submission });
+        Ok(EventStream { events })
+    }
+
+    /// Loads a model, or joins the load under way. The channel follows the grammar of [`LoadEvent`]; dropping it does not
+    /// stop the load.
+    pub fn load(&self, model: ModelRef) -> mpsc::Receiver<LoadEvent> {
+        let id = model.canonical();
+        let failed = |failure| LoadEvent::Failed { model: id.clone(), failure };
+        let (mut outlet, events) = Outlet::open(LOAD_STREAM_CAPACITY, failed(lost()));
+        if self.tree.admission.is_draining() {
+            outlet.end(failed(draining()));
+        } else {
+            self.send(RegistryMsg::Load { model, outlet });
+        }
+        events
+    }
+
+    /// Unloads a model. Busy ones are a `Conflict` unless `force`, which ends their requests with an error; one that is
+    /// not there is `ModelNotFound`.
+    pub async fn unload(&self, model: &ModelRef, force: bool) -> Result<(), Failure> {
+        let model = model.clone();
+        let unloaded = self.ask(|reply| RegistryMsg::Unload { model, force, reply }).await;
+        unloaded.unwrap_or_else(|| Err(lost()))
+    }
+
+    /// Unloads every model, the pinned one included; requests in flight end with an error.
+    pub async fn reset(&self) {
+        // Without a registry there are no models either.
+        let _ = self.ask(RegistryMsg::Reset).await;
+    }
+
+    /// The model that requests without a name are for.
+    pub fn pinned(&self) -> Option<&ModelRef> {
+        self.pinned.as_ref()
+    }
+
+    /// Every model at hand, loaded or not, in order of id.
+    pub async fn list(&self) -> Vec<ModelCard> {
+        let tree = self.tree.clone();
+        let listings = self
+            .runtime
+            .spawn_blocking(move || tree.sources.iter().flat_map(|source| source.list()).collect::<Vec<_>>());
+        let listings = listings.await.unwrap_or_else(|error| {
+            tracing::error!("a source could not list its models: {error}");
+            Vec::new()
+        });
+        let mut cards = BTreeMap::new();
+        for listing in listings {
+            // The first source that has a model is the one that serves it.
+            cards.entry(listing.model.canonical()).or_insert_with(|| ModelCard {
+                max_model_len: listing.max_model_len,
+                revision: listing.commit,
+                ..card(&listing.model, listing.modified, ModelStatus::Available)
+            });
+        }
+        for (id, standing) in self.tree.board.read() {
+            if let Some(card) = cards.get_mut(&id) {
+                card.status = standing.status;
+                card.max_model_len = standing.max_model_len.or(card.max_model_len);
+                card.revision = standing.commit.or(card.revision.take());
+            } else if standing.status != ModelStatus::Available {
+                let card = ModelCard {
+                    max_model_len: standing.max_model_len,
+                    revision: standing.commit,
+                    ..card(&standing.model, standing.since, standing.status)
+                };
+                cards.insert(id, card);
+            }
+        }
+        let mut cards = cards.into_values().collect::<Vec<_>>();
+        cards.sort_by(|one, other| one.id.cmp(&other.id));
+        cards
+    }
+
+    /// How the server is. Answers from memory: no actor is asked.
+    pub async fn status(&self) -> ServerStatus {
+        let models = self.tree.board.read().into_iter().map(|(id, standing)| (id, standing.status));
+        let models = models.filter(|(_, status)| *status != ModelStatus::Available).collect();
+        let reason = self.reason_not_ready();
+        ServerStatus { ready: reason.is_none(), reason, models }
+    }
+
+    /// Metrics in Prometheus' text format 0.0.4.
+    pub fn metrics_text(&self) -> String {
+        self.tree.metrics.text()
+    }
+
+    /// Requests in flight, over all models.
+    pub fn num_in_flight(&self) -> usize {
+        self.tree.admission.num_in_flight()
+    }
+
+    /// Actors and stepper threads that are alive: none after [`Gateway::shutdown`].
+    pub fn num_actors(&self) -> usize {
+        self.tree.census.count()
+    }
+
+    /// Stops admitting, waits until requests are done or `grace` is over, ends the rest with a failure, stops the tree.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.tree.admission.drain();
+        let gateway = self.clone();
+        let stopped = self.runtime.spawn(async move { gateway.stop(grace).await });
+        // An error means that the runtime itself is going down.
+        let _ = stopped.await;
+    }
+
+    async fn stop(&self, grace: Duration) {
+        if tokio::time::timeout(grace, self.tree.admission.empty()).await.is_err() {
+            tracing::warn!(
+                num_requests = self.num_in_flight(),
+                "the grace time is over: ending what is in flight"
+            );
+        }
+        let ended =
+            Failure::new(ErrorKind::Unavailable, "the server is shutting down, and the grace time is over");
+        self.send(RegistryMsg::End(ended));
+        let _ = tokio::time::timeout(STOP_TIMEOUT, self.tree.admission.empty()).await;
+        self.root.get_cell().stop_children_and_wait(None, Some(STOP_TIMEOUT)).await;
+        let _ = self.root.stop_and_wait(None, Some(STOP_TIMEOUT)).await;
+        if tokio::time::timeout(STOP_TIMEOUT, self.tree.census.empty()).await.is_err() {
+            tracing::warn!(
+                num_actors = self.num_actors(),
+                "some actors or steps are still at work: left behind"
+            );
+        }
+    }
+
+    fn model_of(&self, request: &GenerationRequest) -> Result<ModelRef, Failure> {
+        match (&self.pinned, &request.model) {
+            (Some(pinned), Some(asked)) if asked.canonical() != pinned.canonical() => {
+                let message = format!("server is pinned to '{pinned}'; requested '{asked}'");
+                Err(Failure::invalid("model", message))
+            }
+            (Some(pinned), _) => Ok(pinned.clone()),
+            (None, Some(asked)) => Ok(asked.clone()),
+            (None, None) => {
+                let message = "no model is named, and the server is not pinned to one; name one in `model`";
+                Err(Failure::invalid("model", message))
+            }
+        }
+    }
+
+    fn reason_not_ready(&self) -> Option<String> {
+        if self.tree.admission.is_draining() {
+            return Some(draining().message);
+        }
+        let pinned = self.pinned.as_ref()?;
+        match self.tree.board.get(&pinned.canonical()) {
+            Some(standing) => match (standing.status, standing.failure) {
+                (ModelStatus::Loaded, _) => None,
+                (_, Some(failure)) => Some(format!("model '{pinned}' is not available: {failure}")),
+                (ModelStatus::Loading, None) => Some(format!("model '{pinned}' is loading")),
+                (ModelStatus::Available | ModelStatus::Failed, None) => {
+                    Some(format!("model '{pinned}' is not loaded"))
+                }
+            },
+            None => Some(format!("model '{pinned}' is not loaded")),
+        }
+    }
+
+    /// To the registry of the moment. Without one the message is dropped, and the outlet in it says so to its reader.
+    fn send(&self, message: RegistryMsg) {
+        let registry = self.registry.borrow().clone();
+        if let Some(registry) = registry {
+            tell(&registry, message);
+        }
+    }
+
+    /// Asks the registry; `None` if it crashes over the answer.
+    async fn ask<T: Send + 'static>(
+        &self,
+        message: impl FnOnce(RpcReplyPort<T>) -> RegistryMsg,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(message(reply.into()));
+        answer.await.ok()
+    }
+}

@@ -1,0 +1,262 @@
+//! One request's output in the making: tokens in, events out. Pure; the request's actor feeds it.
+//!
+//! It is the only truth about what was emitted. A batcher that crashes loses nothing, because what is admitted to its
+//! successor ([`Generation::sequences`]) is read from here.
+
+use std::sync::Arc;
+
+use candlewick_engine::text::{OutputStream, PreparedPrompt, TextProcessor};
+use candlewick_engine::{News, SampledToken, SamplingParams, Sequence, SequenceEnd, SequenceId, TokenScore};
+use candlewick_protocol::{
+    Delta, Event, FinishReason, Finished, OutputOptions, Piece, RequestKey, Started, StopCause, TokenLogprob,
+    Usage,
+};
+
+/// What a generation is made of.
+pub struct GenerationArgs {
+    /// Our name for the request.
+    pub key: RequestKey,
+    /// Canonical id of the model.
+    pub model: String,
+    /// How the model reads and writes text.
+    pub processor: Arc<TextProcessor>,
+    /// The prompt.
+    pub prompt: PreparedPrompt,
+    /// How to sample.
+    pub params: Arc<SamplingParams>,
+    /// How many continuations.
+    pub num_choices: u32,
+    /// What to report.
+    pub output: OutputOptions,
+    /// Lower runs first.
+    pub priority: i32,
+}
+
+/// A request that is prepared, and all that was generated for it.
+pub struct Generation {
+    args: GenerationArgs,
+    choices: Vec<Choice>,
+    /// Scores of the prompt, where asked for and once known.
+    prompt_scores: Option<Vec<TokenScore>>,
+    is_started: bool,
+    /// What came before `Started` could be told, because the prompt was still being scored.
+    held_back: Vec<Event>,
+}
+
+/// One continuation.
+struct Choice {
+    output: Vec<u32>,
+    stream: OutputStream,
+    /// Tokens and log-probabilities that no piece has carried yet.
+    untold_ids: Vec<u32>,
+    untold_logprobs: Vec<TokenLogprob>,
+    is_ended: bool,
+}
+
+/// What news meant.
+#[derive(Debug, Default, PartialEq)]
+pub struct Effects {
+    /// What the client is told.
+    pub events: Vec<Event>,
+    /// Sequences that ended by their text, which the batcher does not know.
+    pub cancel: Vec<SequenceId>,
+    /// Tokens that were generated.
+    pub num_tokens: usize,
+    /// Why choices ended.
+    pub ended: Vec<FinishReason>,
+}
+
+impl Generation {
+    /// Nothing is generated yet.
+    pub fn new(args: GenerationArgs) -> Self {
+        let choice = |_| Choice {
+            output: Vec::new(),
+            stream: OutputStream::new(args.processor.clone(), &args.prompt, &args.params),
+            untold_ids: Vec::new(),
+            untold_logprobs: Vec::new(),
+            is_ended: false,
+        };
+        let choices = (0..args.num_choices).map(choice).collect();
+        Self { args, choices, prompt_scores: None, is_started: false, held_back: Vec::new() }
+    }
+
+    /// What is to be admitted to a batcher now: every choice that has not ended, with the tokens it already has.
+    pub fn sequences(&self) -> Vec<Sequence> {
+        let open = self.choices.iter().enumerate().filter(|(_, choice)| !choice.is_ended);
+        open.map(|(index, choice)| Sequence {
+            id: self.sequence_id(index),
+            prompt: self.args.prompt.token_ids.clone(),
+            output: choice.output.clone(),
+            params: self.args.params.clone(),
+            priority: self.args.priority,
+            // The prompt is the same for all choices: the first scores it, once.
+            prompt_logprobs: self.scores_prompt_with(index),
+        })
+        .collect()
+    }
+
+    /// Whether every choice has ended.
+    pub fn is_complete(&self) -> bool {
+        self.choices.iter().all(|choice| choice.is_ended)
+    }
+
+    /// Tokens of the prompt.
+    pub fn num_prompt_tokens(&self) -> usize {
+        self.args.prompt.token_ids.len()
+    }
+
+    /// Takes in what a step brought.
+    pub fn take(&mut self, news: Vec<News>) -> Effects {
+        let was_complete = self.is_complete();
+        let mut effects = Effects::default();
+        for news in news {
+            match news {
+                News::PromptScored { scores, .. } => self.prompt_scores = Some(scores),
+                News::Sampled { sequence, token, end } => self.take_token(sequence, token, end, &mut effects),
+                News::Complete { sequence } => self.take_end(sequence, SequenceEnd::Length, &mut effects),
+            }
+        }
+        self.tell_started_first(&mut effects);
+        if self.is_complete() && !was_complete {
+            effects.events.push(Event::Finished(Finished { usage: self.usage() }));
+        }
+        effects
+    }
+
+    fn take_token(
+        &mut self,
+        id: SequenceId,
+        token: SampledToken,
+        end: Option<SequenceEnd>,
+        effects: &mut Effects,
+    ) {
+        let index = id.choice as usize;
+        // A step that was in flight when a stop string ended the choice may still speak of it.
+        let Some(choice) = self.choices.get_mut(index).filter(|choice| !choice.is_ended) else { return };
+        effects.num_tokens += 1;
+        choice.output.push(token.token_id);
+        choice.untold_ids.push(token.token_id);
+        // A token that ends the answer is not part of its text, unless it was asked to be.
+        let is_silent = match end {
+            Some(SequenceEnd::Eos) => true,
+            Some(SequenceEnd::StopToken(_)) => !self.args.params.include_stop_str_in_output,
+            Some(SequenceEnd::Length) | None => false,
+        };
+        if !is_silent {
+            if self.args.params.logprobs.is_some() {
+                let logprob = self.args.processor.token_logprob(token.token_id, token.score.as_ref());
+                choice.untold_logprobs.push(logprob);
+            }
+            let step = choice.stream.push(token.token_id);
+            choice.tell(id.choice, step.deltas, &mut effects.events);
+            if let Some(text) = step.stopped {
+                if end.is_none() {
+                    effects.cancel.push(id);
+                }
+                return self.end(index, FinishReason::Stop, Some(StopCause::Text(text)), effects);
+            }
+        }
+        if let Some(end) = end {
+            self.take_end(id, end, effects);
+        }
+    }
+
+    fn take_end(&mut self, id: SequenceId, end: SequenceEnd, effects: &mut Effects) {
+        let index = id.choice as usize;
+        let Some(choice) = self.choices.get_mut(index).filter(|choice| !choice.is_ended) else { return };
+        let rest = choice.stream.finish();
+        choice.tell(id.choice, rest, &mut effects.events);
+        let by_itself =
+            if choice.stream.has_tool_calls() { FinishReason::ToolCalls } else { FinishReason::Stop };
+        let (reason, stop) = match end {
+            SequenceEnd::Eos => (by_itself, None),
+            SequenceEnd::StopToken(token_id) => (by_itself, Some(StopCause::Token(token_id))),
+            SequenceEnd::Length => (FinishReason::Length, None),
+        };
+        self.end(index, reason, stop, effects);
+    }
+
+    fn end(&mut self, index: usize, reason: FinishReason, stop: Option<StopCause>, effects: &mut Effects) {
+        let choice = &mut self.choices[index];
+        choice.is_ended = true;
+        effects.events.push(Event::Ended { choice: index as u32, reason, stop });
+        effects.ended.push(reason);
+    }
+
+    /// `Started` comes before everything else, and waits for the prompt's scores where they are asked for.
+    fn tell_started_first(&mut self, effects: &mut Effects) {
+        if self.is_started {
+            return;
+        }
+        let waits_for_scores = self.wants_prompt_scores() && self.prompt_scores.is_none();
+        if waits_for_scores
+            || (effects.events.is_empty() && effects.num_tokens == 0 && self.prompt_scores.is_none())
+        {
+            self.held_back.append(&mut effects.events);
+            return;
+        }
+        self.is_started = true;
+        let later = std::mem::take(&mut effects.events);
+        effects.events.push(Event::Started(self.started()));
+        effects.events.append(&mut self.held_back);
+        effects.events.extend(later);
+    }
+
+    fn started(&self) -> Started {
+        let prompt = &self.args.prompt;
+        let logprob = |(position, &token_id): (usize, &u32)| {
+            let scores = self.prompt_scores.as_deref().unwrap_or_default();
+            let score = position.checked_sub(1).and_then(|before| scores.get(before));
+            self.args.processor.token_logprob(token_id, score)
+        };
+        Started {
+            model: self.args.model.clone(),
+            prompt_token_ids: prompt.token_ids.to_vec(),
+            prompt_logprobs: self
+                .wants_prompt_scores()
+                .then(|| prompt.token_ids.iter().enumerate().map(logprob).collect()),
+            prompt_text: self.args.output.echo.then(|| prompt.text.clone()),
+        }
+    }
+
+    fn wants_prompt_scores(&self) -> bool {
+        self.args.output.echo && self.args.output.logprobs.is_some()
+    }
+
+    fn scores_prompt_with(&self, index: usize) -> Option<u32> {
+        let is_due = self.args.output.echo && index == 0 && self.prompt_scores.is_none();
+        self.args.output.logprobs.filter(|_| is_due)
+    }
+
+    fn usage(&self) -> Usage {
+        Usage {
+            prompt_tokens: self.args.prompt.token_ids.len() as u64,
+            completion_tokens: self.choices.iter().map(|choice| choice.output.len() as u64).sum(),
+            cached_tokens: 0,
+            reasoning_tokens: self.choices.iter().map(|choice| choice.stream.num_reasoning_tokens()).sum(),
+        }
+    }
+
+    fn sequence_id(&self, index: usize) -> SequenceId {
+        SequenceId { request: self.args.key, choice: index as u32 }
+    }
+}
+
+impl Choice {
+    /// Turns deltas into pieces. Tokens and log-probabilities go with the first; without any, they wait for the next, except
+    /// that log-probabilities are never late.
+    fn tell(&mut self, index: u32, deltas: Vec<Delta>, events: &mut Vec<Event>) {
+        let mut deltas = deltas.into_iter().filter(|delta| !delta.is_empty()).collect::<Vec<_>>();
+        if deltas.is_empty() && !self.untold_logprobs.is_empty() {
+            deltas.push(Delta::Text(String::new()));
+        }
+        events.extend(deltas.into_iter().map(|delta| {
+            Event::Piece(Piece {
+                choice: index,
+                delta,
+                logprobs: std::mem::take(&mut self.untold_logprobs),
+                token_ids: std::mem::take(&mut self.untold_ids),
+            })
+        }));
+    }
+}

@@ -1,0 +1,281 @@
+//! Brings one model from its source into memory: processor → config → download → weights.
+//!
+//! Lives while a model is loaded and handles one message, which is the whole load: it waits there for files and for the
+//! blocking pool, and nobody sends it anything else. Its supervisor hears of progress, and then exactly once of the end:
+//! `Loaded`, `LoadFailed`, or the actor's own failure after a panic. Killed, it stops fetching at once and reading weights
+//! after the next tensor.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use candlewick_engine::text::TextProcessor;
+use candlewick_engine::{LoadError, ModelFiles, Snapshot, Weights, files};
+use candlewick_protocol::{LoadStage, ModelRef, Progress, ProgressUnit};
+use futures::{StreamExt, TryStreamExt};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
+
+use crate::capacity::Capacity;
+use crate::census::Presence;
+use crate::model::ModelMsg;
+use crate::progress::Throttle;
+use crate::stepper::panic_text;
+use crate::tree::{Tree, tell};
+
+/// Loads one model, once.
+pub struct Loader;
+
+/// What a loader is told.
+pub enum LoaderMsg {
+    /// Load.
+    Run,
+}
+
+/// What a loader is made of.
+pub struct LoaderArgs {
+    /// The tree it lives in.
+    pub tree: Arc<Tree>,
+    /// What to load.
+    pub model: ModelRef,
+    /// Which load this is: what an earlier one still has to say is told from it.
+    pub attempt: u64,
+    /// Who wants to know.
+    pub supervisor: ActorRef<ModelMsg>,
+}
+
+/// A model in memory: what its batchers and requests share.
+pub struct LoadedModel {
+    /// Canonical id.
+    pub id: String,
+    /// How it reads and writes text.
+    pub processor: Arc<TextProcessor>,
+    /// Its weights, which outlive every batcher.
+    pub weights: Arc<dyn Weights>,
+    /// What it can hold.
+    pub capacity: Capacity,
+    /// Commit of the snapshot, if it has one.
+    pub commit: Option<String>,
+}
+
+/// A loader at work.
+pub struct LoaderState {
+    args: LoaderArgs,
+    _presence: Presence,
+}
+
+/// Files fetched at once. Each transfer is a stream of its own; more would only share the same line.
+const NUM_FETCHES: usize = 4;
+
+impl Actor for Loader {
+    type Msg = LoaderMsg;
+    type State = LoaderState;
+    type Arguments = LoaderArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<LoaderMsg>,
+        args: LoaderArgs,
+    ) -> Result<LoaderState, ActorProcessingErr> {
+        tell(&myself, LoaderMsg::Run);
+        Ok(LoaderState { _presence: args.tree.census.join(), args })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<LoaderMsg>,
+        message: LoaderMsg,
+        state: &mut LoaderState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            LoaderMsg::Run => {
+                let attempt = state.args.attempt;
+                let end = match load(&state.args).await {
+                    Ok(model) => ModelMsg::Loaded { attempt, model: Arc::new(model) },
+                    Err(error) => ModelMsg::LoadFailed { attempt, error },
+                };
+                tell(&state.args.supervisor, end);
+                myself.stop(None);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The stages in their order; each is told before it begins.
+async fn load(args: &LoaderArgs) -> Result<LoadedModel, LoadError> {
+    let LoaderArgs { tree, model, .. } = args;
+    let report = Report { attempt: args.attempt, supervisor: args.supervisor.clone() };
+    let settings = tree.settings();
+
+    report.stage(LoadStage::Processor);
+    let source = tree.sources.iter().find(|source| source.serves(model)).ok_or_else(|| no_source(model))?;
+    let snapshot = source.resolve(model).await?;
+    let mut found = ModelFiles { gguf: model.file().map(Into::into), ..ModelFiles::default() };
+    // The processor also reads the ids of special tokens in the configs, which are small.
+    let small = [files::processor_files(snapshot.files()), files::config_files(snapshot.files())].concat();
+    fetch(&*snapshot, small, &mut found, None).await?;
+    let (text, from) = (settings.text.clone(), found.clone());
+    let processor = blocking(move || TextProcessor::load(&from, &text)).await?;
+
+    report.stage(LoadStage::Config);
+    let config = found.json("config.json")?;
+    if let Some(config) = &config {
+        tree.factory.check(config)?;
+    }
+
+    let weights = weight_files(&*snapshot, &mut found, model).await?;
+    fetch(&*snapshot, weights, &mut found, Some(&report)).await?;
+
+    let (factory, options) = (tree.factory.clone(), settings.load.clone());
+    let stop = StopOnDrop::default();
+    let stopped = stop.0.clone();
+    let mut throttle = Throttle::default();
+    let weights = blocking(move || {
+        factory.load(&found, &options, &mut |current, total| {
+            let progress = Progress { current, total: Some(total), unit: ProgressUnit::Tensors };
+            // Before the first tensor nothing has come of the stage yet.
+            if current > 0 && throttle.passes(Instant::now(), progress) {
+                report.tell(LoadStage::Weights, progress);
+            }
+            !stopped.load(Ordering::Relaxed)
+        })
+    })
+    .await?;
+
+    let capacity = Capacity::of(weights.info(), &settings);
+    let commit = snapshot.commit().map(Into::into);
+    Ok(LoadedModel { id: model.canonical(), processor: Arc::new(processor), weights, capacity, commit })
+}
+
+fn no_source(model: &ModelRef) -> LoadError {
+    LoadError::NotFound(format!("model '{model}' is in none of the places that models come from here"))
+}
+
+/// Which files hold the weights; a sharded checkpoint says so in its index.
+async fn weight_files(
+    snapshot: &dyn Snapshot,
+    found: &mut ModelFiles,
+    model: &ModelRef,
+) -> Result<Vec<String>, LoadError> {
+    let index = match files::index_file(snapshot.files()) {
+        Some(name) => {
+            fetch(snapshot, vec![name.into()], found, None).await?;
+            found.json(name)?
+        }
+        None => None,
+    };
+    files::weight_files(snapshot.files(), index.as_ref(), model.file())
+}
+
+/// Brings files here, a few at once. With a report, tells the bytes of those that were not here already, summed.
+async fn fetch(
+    snapshot: &dyn Snapshot,
+    names: Vec<String>,
+    found: &mut ModelFiles,
+    report: Option<&Report>,
+) -> Result<(), LoadError> {
+    let missing = snapshot.files().iter().filter(|file| !file.cached && names.contains(&file.name));
+    let download = Download::of(missing.map(|file| (file.name.clone(), file.size)));
+    let download = &download;
+    let fetched =
+        futures::stream::iter(names.into_iter().filter(|name| found.get(name).is_none()).collect::<Vec<_>>())
+            .map(|name| async move {
+                let on_bytes = |done: u64, total: Option<u64>| {
+                    if let (Some(report), Some(progress)) = (report, download.advance(&name, done, total)) {
+                        report.tell(LoadStage::Download, progress);
+                    }
+                };
+                let file = snapshot.fetch(&name, &on_bytes).await?;
+                Ok::<_, LoadError>((name, file))
+            })
+            .buffer_unordered(NUM_FETCHES)
+            .try_collect::<Vec<_>>()
+            .await?;
+    found.files.extend(fetched);
+    Ok(())
+}
+
+/// Bytes of several files, summed: one progress for all.
+struct Download(Mutex<DownloadState>);
+
+struct DownloadState {
+    files: HashMap<String, (u64, Option<u64>)>,
+    throttle: Throttle,
+}
+
+impl Download {
+    fn of(missing: impl Iterator<Item = (String, Option<u64>)>) -> Self {
+        let files = missing.map(|(name, size)| (name, (0, size))).collect();
+        Self(Mutex::new(DownloadState { files, throttle: Throttle::default() }))
+    }
+
+    /// A file has come this far. The sum, if it is worth telling; files that were here already do not count.
+    fn advance(&self, name: &str, done: u64, total: Option<u64>) -> Option<Progress> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = state.files.get_mut(name)?;
+        *file = (done, total.or(file.1));
+        let current = state.files.values().map(|(done, _)| done).sum();
+        let total = state.files.values().map(|(_, total)| *total).sum();
+        let progress = Progress { current, total, unit: ProgressUnit::Bytes };
+        state.throttle.passes(Instant::now(), progress).then_some(progress)
+    }
+}
+
+/// Runs what blocks on the pool for that. A panic there is an answer like any other.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
+) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(LoadError::Internal(match error.try_into_panic() {
+            Ok(panic) => format!("loading panicked: {}", panic_text(&*panic)),
+            Err(_) => "loading was stopped".into(),
+        }))
+    })
+}
+
+/// Tells the supervisor how far the load is.
+struct Report {
+    attempt: u64,
+    supervisor: ActorRef<ModelMsg>,
+}
+
+impl Report {
+    fn stage(&self, stage: LoadStage) {
+        self.send(stage, None);
+    }
+
+    fn tell(&self, stage: LoadStage, progress: Progress) {
+        self.send(stage, Some(progress));
+    }
+
+    fn send(&self, stage: LoadStage, progress: Option<Progress>) {
+        tell(&self.supervisor, ModelMsg::LoadProgress { attempt: self.attempt, progress: (stage, progress) });
+    }
+}
+
+/// Tells the blocking pool, which cannot be killed, that nobody waits for the weights any more.
+#[derive(Default)]
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_summed_over_the_files_that_were_missing() {
+        let download = Download::of([("a".into(), Some(10)), ("b".into(), None)].into_iter());
+        let told = |current, total| Some(Progress { current, total, unit: ProgressUnit::Bytes });
+        assert_eq!(download.advance("a", 4, Some(10)), told(4, None), "the size of b is not known yet");
+        assert_eq!(download.advance("here already", 7, Some(7)), None);
+        assert_eq!(download.advance("b", 5, Some(5)), told(9, Some(15)));
+        assert_eq!(download.advance("a", 10, Some(10)), told(15, Some(15)));
+    }
+}

@@ -1,0 +1,519 @@
+//! Supervisor of one model: loads it, keeps its weights, restarts its batcher, and knows who is using it.
+//!
+//! The registry sends it work; loader, batcher and requests are its children. Invariants: one load at a time, whoever asks;
+//! never unloaded for idleness while a request is in flight; weights outlive every batcher; a load that failed is an answer
+//! to all who wait and is remembered for a while; when a request ends in whatever way, its sequences are forgotten.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use candlewick_engine::LoadError;
+use candlewick_protocol::{ErrorKind, Event, Failure, LoadEvent, ModelRef, ModelStatus, RequestKey};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::batcher::{Batcher, BatcherArgs, BatcherCrash, BatcherMsg};
+use crate::board::{Line, display_id};
+use crate::census::Presence;
+use crate::loader::{LoadedModel, Loader, LoaderArgs, LoaderMsg};
+use crate::metrics::{Counted, ModelMetrics};
+use crate::outlet::Outlet;
+use crate::progress::{LoadProgress, StageProgress, loading};
+use crate::quarantine::Quarantine;
+use crate::registry::RegistryMsg;
+use crate::request::{Request, RequestArgs, RequestMsg, Submission};
+use crate::restart::{RestartLog, RestartPolicy, Verdict};
+use crate::tree::{Tree, tell, tell_after};
+
+/// Supervises one model.
+pub struct ModelSupervisor;
+
+/// What a model's supervisor is told. The first three are work, come from the registry, and are counted.
+pub enum ModelMsg {
+    /// Answer this request; load first if need be.
+    Submit(Submission),
+    /// Load, or join the load under way.
+    Load(Outlet<LoadEvent>),
+    /// Leave memory.
+    Unload {
+        /// End the requests in flight, rather than refuse.
+        force: bool,
+        /// Told when the model is out of memory, or why it stays.
+        reply: RpcReplyPort<Result<(), Failure>>,
+    },
+    /// The server stops: end everything with this failure.
+    End(Failure),
+    /// The load has come this far.
+    LoadProgress {
+        /// Which load.
+        attempt: u64,
+        /// How far.
+        progress: StageProgress,
+    },
+    /// The load is done.
+    Loaded {
+        /// Which load.
+        attempt: u64,
+        /// The model.
+        model: Arc<LoadedModel>,
+    },
+    /// The load has failed.
+    LoadFailed {
+        /// Which load.
+        attempt: u64,
+        /// Why.
+        error: LoadError,
+    },
+    /// The timer went off: idle long enough, waited long enough to restart, or a failure is old enough to forget.
+    TimeOut(u64),
+}
+
+/// What a supervisor is made of.
+pub struct ModelArgs {
+    /// The tree it lives in.
+    pub tree: Arc<Tree>,
+    /// Its model.
+    pub model: ModelRef,
+    /// Who started it and lets it go.
+    pub registry: ActorRef<RegistryMsg>,
+}
+
+/// Where a model stands.
+enum Phase {
+    /// Not in memory, and nobody wants it.
+    Empty,
+    Loading {
+        loader: ActorRef<LoaderMsg>,
+        progress: LoadProgress,
+        subscribers: Vec<Outlet<LoadEvent>>,
+    },
+    Loaded {
+        model: Arc<LoadedModel>,
+        /// `None` between a crash and the restart.
+        batcher: Option<ActorRef<BatcherMsg>>,
+        _counted: Counted,
+    },
+    /// It could not be loaded or crashed too often; told to all who ask until the timer goes off.
+    Failed(Failure),
+}
+
+/// A request in flight.
+struct InFlight {
+    key: RequestKey,
+    actor: ActorRef<RequestMsg>,
+}
+
+/// A supervisor at work.
+pub struct ModelState {
+    tree: Arc<Tree>,
+    model: ModelRef,
+    /// Canonical.
+    id: String,
+    registry: ActorRef<RegistryMsg>,
+    phase: Phase,
+    /// Loads begun.
+    attempt: u64,
+    requests: HashMap<ActorId, InFlight>,
+    quarantine: Quarantine,
+    restarts: RestartLog,
+    /// At most one thing is waited for at a time; what it is follows from the phase.
+    timer: Option<AbortOnDropHandle<()>>,
+    /// Which timer is meant: one that was replaced may already have gone off.
+    timer_number: u64,
+    /// Pieces of work received; the registry compares it with what it sent before it lets the supervisor go.
+    num_received: u64,
+    metrics: ModelMetrics,
+    line: Line,
+    _presence: Presence,
+}
+
+impl Actor for ModelSupervisor {
+    type Msg = ModelMsg;
+    type State = ModelState;
+    type Arguments = ModelArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ModelMsg>,
+        ModelArgs { tree, model, registry }: ModelArgs,
+    ) -> Result<ModelState, ActorProcessingErr> {
+        Ok(ModelState {
+            id: model.canonical(),
+            registry,
+            phase: Phase::Empty,
+            attempt: 0,
+            requests: HashMap::new(),
+            quarantine: Quarantine::default(),
+            restarts: RestartLog::default(),
+            timer: None,
+            timer_number: 0,
+            num_received: 0,
+            metrics: tree.metrics.model(&display_id(&model)),
+            line: tree.board.line(model.clone(), myself.get_id().pid()),
+            _presence: tree.census.join(),
+            model,
+            tree,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<ModelMsg>,
+        message: ModelMsg,
+        state: &mut ModelState,
+    ) -> Result<(), ActorProcessingErr> {
+        if matches!(message, ModelMsg::Submit(_) | ModelMsg::Load(_) | ModelMsg::Unload { .. }) {
+            state.num_received += 1;
+        }
+        match message {
+            ModelMsg::Submit(submission) => state.submit(&myself, submission).await?,
+            ModelMsg::Load(outlet) => state.subscribe(&myself, outlet).await?,
+            ModelMsg::Unload { force, reply } => state.unload(&myself, force, reply),
+            ModelMsg::End(failure) => drop(state.clear(failure)),
+            ModelMsg::LoadProgress { attempt, progress } => state.advance(attempt, progress),
+            ModelMsg::Loaded { attempt, model } => state.finish_load(&myself, attempt, model).await,
+            ModelMsg::LoadFailed { attempt, error } => state.fail_load(&myself, attempt, error),
+            ModelMsg::TimeOut(number) => state.time_out(&myself, number).await,
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<ModelMsg>,
+        event: SupervisionEvent,
+        state: &mut ModelState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorTerminated(child, _, _) => state.request_ended(&myself, child.get_id()),
+            SupervisionEvent::ActorFailed(child, error) => state.child_failed(&myself, &child, error).await,
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => (),
+        }
+        Ok(())
+    }
+}
+
+impl ModelState {
+    /// A request that finds a remembered failure gets it without an actor.
+    async fn submit(
+        &mut self,
+        myself: &ActorRef<ModelMsg>,
+        mut submission: Submission,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Phase::Failed(failure) = &self.phase {
+            submission.outlet.end(Event::Failed(failure.clone()));
+            return Ok(());
+        }
+        let key = submission.key;
+        let args = RequestArgs { tree: self.tree.clone(), submission, metrics: self.metrics.clone() };
+        let (actor, _) = Actor::spawn_linked(None, Request, args, myself.get_cell()).await?;
+        match &self.phase {
+            Phase::Empty | Phase::Failed(_) => self.start_load(myself, Vec::new()).await?,
+            Phase::Loading { progress, .. } => {
+                progress.replay().iter().for_each(|&stage| tell(&actor, RequestMsg::Loading(stage)));
+            }
+            Phase::Loaded { model, batcher, .. } => {
+                tell(&actor, RequestMsg::ModelReady(model.clone()));
+                if let Some(batcher) = batcher {
+                    // While the batcher is restarted, the timer is not about idleness and must go on.
+                    self.timer = None;
+                    tell(&actor, RequestMsg::BatcherReady { batcher: batcher.clone(), solo: false });
+                }
+            }
+        }
+        self.requests.insert(actor.get_id(), InFlight { key, actor });
+        Ok(())
+    }
+
+    /// An explicit load also tries again what is remembered as failed.
+    async fn subscribe(
+        &mut self,
+        myself: &ActorRef<ModelMsg>,
+        mut outlet: Outlet<LoadEvent>,
+    ) -> Result<(), ActorProcessingErr> {
+        match &mut self.phase {
+            Phase::Loaded { .. } => {
+                outlet.end(LoadEvent::Ready { model: self.id.clone(), cached: true });
+                self.settle(myself);
+            }
+            Phase::Loading { progress, subscribers, .. } => {
+                for &stage in progress.replay() {
+                    // Room enough: a stream just opened holds more than there are stages.
+                    let _ = outlet.try_send(loading(&self.id, stage));
+                }
+                subscribers.push(outlet);
+            }
+            Phase::Empty | Phase::Failed(_) => self.start_load(myself, vec![outlet]).await?,
+        }
+        Ok(())
+    }
+
+    async fn start_load(
+        &mut self,
+        myself: &ActorRef<ModelMsg>,
+        subscribers: Vec<Outlet<LoadEvent>>,
+    ) -> Result<(), ActorProcessingErr> {
+        self.attempt += 1;
+        self.timer = None;
+        self.restarts = RestartLog::default();
+        let args = LoaderArgs {
+            tree: self.tree.clone(),
+            model: self.model.clone(),
+            attempt: self.attempt,
+            supervisor: myself.clone(),
+        };
+        let (loader, _) = Actor::spawn_linked(None, Loader, args, myself.get_cell()).await?;
+        self.phase = Phase::Loading { loader, progress: LoadProgress::default(), subscribers };
+        self.line.write(ModelStatus::Loading, None, None, None);
+        tracing::info!(model = %self.id, "loading");
+        Ok(())
+    }
+
+    fn advance(&mut self, attempt: u64, news: StageProgress) {
+        let Phase::Loading { progress, subscribers, .. } = &mut self.phase else { return };
+        if attempt != self.attempt || !progress.advance(news) {
+            return;
+        }
+        subscribers.retain(|outlet| !outlet.is_closed());
+        for outlet in subscribers {
+            // Who is so far behind gets the stages that follow, and the end.
+            let _ = outlet.try_send(loading(&self.id, news));
+        }
+        self.requests.values().for_each(|request| tell(&request.actor, RequestMsg::Loading(news)));
+    }
+
+    async fn finish_load(&mut self, myself: &ActorRef<ModelMsg>, attempt: u64, model: Arc<LoadedModel>) {
+        let Phase::Loading { subscribers, .. } = &mut self.phase else { return };
+        if attempt != self.attempt {
+            return;
+        }
+        for mut outlet in subscribers.drain(..) {
+            outlet.end(LoadEvent::Ready { model: self.id.clone(), cached: false });
+        }
+        let max_model_len = Some(model.capacity.max_model_len as u64);
+        self.line.write(ModelStatus::Loaded, None, max_model_len, model.commit.clone());
+        self.requests
+            .values()
+            .for_each(|request| tell(&request.actor, RequestMsg::ModelReady(model.clone())));
+        let info = model.weights.info();
+        tracing::info!(
+            model = %self.id, family = info.family, parameters = info.num_parameters, bytes = info.weight_bytes,
+            "loaded"
+        );
+        self.phase = Phase::Loaded { model, batcher: None, _counted: self.tree.metrics.model_loaded() };
+        self.start_batcher(myself).await;
+    }
+
+    fn fail_load(&mut self, myself: &ActorRef<ModelMsg>, attempt: u64, error: LoadError) {
+        if attempt != self.attempt || !matches!(self.phase, Phase::Loading { .. }) {
+            return;
+        }
+        tracing::warn!(model = %self.id, kind = ?error.kind(), "load failed: {error}");
+        let failure = error.failure();
+        let ttl = self.tree.settings().load_failure_ttl;
+        drop(self.clear(failure.clone()));
+        // Not `Failed`, which is for what crashed too often: the next request tries again.
+        self.line.write(ModelStatus::Available, Some(failure.clone()), None, None);
+        self.phase = Phase::Failed(failure);
+        self.set_timer(myself, ttl);
+    }
+
+    /// Starts a batcher and tells every request where to admit itself, the first time or again.
+    async fn start_batcher(&mut self, myself: &ActorRef<ModelMsg>) {
+        let Phase::Loaded { model, batcher, .. } = &mut self.phase else { return };
+        let args =
+            BatcherArgs { tree: self.tree.clone(), model: model.clone(), metrics: self.metrics.clone() };
+        match Actor::spawn_linked(None, Batcher, args, myself.get_cell()).await {
+            Ok((started, _)) => {
+                *batcher = Some(started.clone());
+                for request in self.requests.values() {
+                    let solo = self.quarantine.is_solo(request.key);
+                    tell(&request.actor, RequestMsg::BatcherReady { batcher: started.clone(), solo });
+                }
+                self.settle(myself);
+            }
+            Err(error) => self.give_up(myself, &error.to_string()),
+        }
+    }
+
+    async fn child_failed(
+        &mut self,
+        myself: &ActorRef<ModelMsg>,
+        child: &ActorCell,
+        error: ActorProcessingErr,
+    ) {
+        match &self.phase {
+            Phase::Loading { loader, .. } if loader.get_id() == child.get_id() => {
+                let why = format!("loading panicked: {error}");
+                self.fail_load(myself, self.attempt, LoadError::Internal(why));
+            }
+            Phase::Loaded { batcher: Some(batcher), .. } if batcher.get_id() == child.get_id() => {
+                // A batcher that broke outside of a step does not know whom to suspect: then it is everyone.
+                let crash = error.downcast::<BatcherCrash>().map(|crash| *crash).unwrap_or_else(|error| {
+                    BatcherCrash {
+                        suspects: self.requests.values().map(|request| request.key).collect(),
+                        why: error.to_string(),
+                    }
+                });
+                self.batcher_crashed(myself, crash).await;
+            }
+            _ => {
+                tracing::error!(model = %self.id, "a request's actor crashed: {error}");
+                self.request_ended(myself, child.get_id());
+            }
+        }
+    }
+
+    async fn batcher_crashed(
+        &mut self,
+        myself: &ActorRef<ModelMsg>,
+        BatcherCrash { suspects, why }: BatcherCrash,
+    ) {
+        let Phase::Loaded { batcher, .. } = &mut self.phase else { return };
+        *batcher = None;
+        tracing::error!(model = %self.id, num_suspects = suspects.len(), "the batcher crashed: {why}");
+        let guilty = self.quarantine.crashed(&suspects);
+        if let Some(request) = self.requests.values().find(|request| Some(request.key) == guilty) {
+            let message =
+                format!("the model crashed on this request, and again when it was run alone: {why}");
+            tell(&request.actor, RequestMsg::Fail(Failure::new(ErrorKind::Internal, message)));
+        }
+        let settings = self.tree.settings();
+        let policy = RestartPolicy { max_restarts: settings.max_restarts, window: settings.restart_window };
+        match self.restarts.crashed(Instant::now(), policy) {
+            Verdict::GiveUp => self.give_up(myself, &why),
+            Verdict::Restart { after } => {
+                self.metrics.batcher_restarts.inc();
+                match after {
+                    Duration::ZERO => self.start_batcher(myself).await,
+                    _ => self.set_timer(myself, after),
+                }
+            }
+        }
+    }
+
+    /// It crashed too often. Its memory is freed: weights that crash every batcher are not to be trusted either.
+    fn give_up(&mut self, myself: &ActorRef<ModelMsg>, why: &str) {
+        let window = self.tree.settings().restart_window;
+        let message =
+            format!("model '{}' crashed too often and was given up for now; the last time: {why}", self.id);
+        let failure = Failure::new(ErrorKind::Unavailable, message).with_retry_after(window);
+        tracing::error!(model = %self.id, "given up: {why}");
+        drop(self.clear(failure.clone()));
+        self.line.write(ModelStatus::Failed, Some(failure.clone()), None, None);
+        self.phase = Phase::Failed(failure);
+        self.set_timer(myself, window);
+    }
+
+    fn unload(&mut self, myself: &ActorRef<ModelMsg>, force: bool, reply: RpcReplyPort<Result<(), Failure>>) {
+        let num_requests = self.requests.len();
+        if num_requests > 0 && !force {
+            let message = format!(
+                "model '{}' is answering {num_requests} requests; wait for them, or force it and they end with an error",
+                self.id
+            );
+            let _ = reply.send(Err(Failure::new(ErrorKind::Conflict, message)));
+            return;
+        }
+        tracing::info!(model = %self.id, "unloading");
+        let ended =
+            Failure::new(ErrorKind::Cancelled, format!("model '{}' was unloaded by an operator", self.id));
+        let batcher = self.clear(ended);
+        tokio::spawn(async move {
+            if let Some(batcher) = batcher {
+                // An error means that it has stopped already.
+                let _ = batcher.stop_and_wait(None, None).await;
+            }
+            let _ = reply.send(Ok(()));
+        });
+        self.settle(myself);
+    }
+
+    /// Ends all that is going on with this failure, and frees the model. Answers the batcher that is stopping.
+    fn clear(&mut self, failure: Failure) -> Option<ActorRef<BatcherMsg>> {
+        self.timer = None;
+        self.line.wipe();
+        self.requests.values().for_each(|request| tell(&request.actor, RequestMsg::Fail(failure.clone())));
+        match std::mem::replace(&mut self.phase, Phase::Empty) {
+            Phase::Empty | Phase::Failed(_) => None,
+            Phase::Loading { loader, subscribers, .. } => {
+                // Not `stop`, which would wait for the load to end.
+                loader.kill();
+                for mut outlet in subscribers {
+                    outlet.end(LoadEvent::Failed { model: self.id.clone(), failure: failure.clone() });
+                }
+                None
+            }
+            Phase::Loaded { batcher, .. } => {
+                batcher.iter().for_each(|batcher| batcher.stop(None));
+                batcher
+            }
+        }
+    }
+
+    fn request_ended(&mut self, myself: &ActorRef<ModelMsg>, child: ActorId) {
+        let Some(request) = self.requests.remove(&child) else { return };
+        self.quarantine.forget(request.key);
+        if let Phase::Loaded { batcher: Some(batcher), .. } = &self.phase {
+            tell(batcher, BatcherMsg::Forget(request.key));
+        }
+        self.settle(myself);
+    }
+
+    /// Nobody uses the model: wait for the idle time, or go if there is nothing to keep.
+    fn settle(&mut self, myself: &ActorRef<ModelMsg>) {
+        if !self.requests.is_empty() {
+            return;
+        }
+        match &self.phase {
+            Phase::Loaded { batcher: Some(_), .. } => match self.idle_timeout() {
+                Some(timeout) => self.set_timer(myself, timeout),
+                None => self.timer = None,
+            },
+            Phase::Empty => self.retire(myself),
+            Phase::Loaded { batcher: None, .. } | Phase::Loading { .. } | Phase::Failed(_) => (),
+        }
+    }
+
+    /// The pinned model stays.
+    fn idle_timeout(&self) -> Option<Duration> {
+        let settings = self.tree.settings();
+        let is_pinned = settings.pinned.as_ref().is_some_and(|pinned| pinned.canonical() == self.id);
+        settings.model_timeout.filter(|_| !is_pinned)
+    }
+
+    fn set_timer(&mut self, myself: &ActorRef<ModelMsg>, after: Duration) {
+        self.timer_number += 1;
+        self.timer =
+            Some(tell_after(tokio::time::sleep(after), myself, ModelMsg::TimeOut(self.timer_number)));
+    }
+
+    async fn time_out(&mut self, myself: &ActorRef<ModelMsg>, number: u64) {
+        // One that was replaced or taken away after it went off.
+        if number != self.timer_number || self.timer.take().is_none() {
+            return;
+        }
+        match &self.phase {
+            Phase::Loaded { batcher: None, .. } => self.start_batcher(myself).await,
+            Phase::Loaded { .. } if self.requests.is_empty() => {
+                tracing::info!(model = %self.id, "unloading for idleness");
+                self.retire(myself);
+            }
+            Phase::Failed(_) => {
+                self.line.wipe();
+                self.phase = Phase::Empty;
+                self.settle(myself);
+            }
+            Phase::Loaded { .. } | Phase::Loading { .. } | Phase::Empty => (),
+        }
+    }
+
+    /// Asks to be let go; the model leaves memory with its supervisor. Refused if work is on its way here, which then
+    /// finds the model as it is.
+    fn retire(&self, myself: &ActorRef<ModelMsg>) {
+        let (id, actor, num_received) = (self.id.clone(), myself.get_id(), self.num_received);
+        tell(&self.registry, RegistryMsg::Retire { id, actor, num_received });
+    }
+}

@@ -1,0 +1,193 @@
+//! The models there are: canonical id → subtree, started on demand.
+//!
+//! The gateway sends it work, which it passes on without waiting for anyone. Invariant: a subtree is let go only when it has
+//! received all that was sent to it, so that no request is lost between two lives of a model.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candlewick_protocol::{ErrorKind, Failure, LoadEvent, ModelRef};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+
+use crate::census::Presence;
+use crate::model::{ModelArgs, ModelMsg, ModelSupervisor};
+use crate::outlet::Outlet;
+use crate::request::Submission;
+use crate::tree::{Tree, tell};
+
+/// Finds models and starts their subtrees.
+pub struct ModelRegistry;
+
+/// What the registry is told.
+pub enum RegistryMsg {
+    /// Answer a request.
+    Submit {
+        /// Of this model.
+        model: ModelRef,
+        /// What is asked.
+        submission: Submission,
+    },
+    /// Load a model, or join its load.
+    Load {
+        /// Which.
+        model: ModelRef,
+        /// Who is told.
+        outlet: Outlet<LoadEvent>,
+    },
+    /// Unload a model.
+    Unload {
+        /// Which.
+        model: ModelRef,
+        /// End its requests in flight, rather than refuse.
+        force: bool,
+        /// Told when it is out of memory, or why it stays.
+        reply: RpcReplyPort<Result<(), Failure>>,
+    },
+    /// Unload every model and end all requests.
+    Reset(RpcReplyPort<()>),
+    /// The server stops: end everything with this failure.
+    End(Failure),
+    /// A model's supervisor has nothing to keep and asks to be let go.
+    Retire {
+        /// Canonical id of its model.
+        id: String,
+        /// Which actor.
+        actor: ActorId,
+        /// Pieces of work it has received.
+        num_received: u64,
+    },
+}
+
+/// A subtree.
+struct Entry {
+    supervisor: ActorRef<ModelMsg>,
+    /// Pieces of work sent to it.
+    num_sent: u64,
+}
+
+impl Entry {
+    fn send(&mut self, work: ModelMsg) {
+        self.num_sent += 1;
+        tell(&self.supervisor, work);
+    }
+}
+
+/// A registry at work.
+pub struct RegistryState {
+    tree: Arc<Tree>,
+    models: HashMap<String, Entry>,
+    _presence: Presence,
+}
+
+impl Actor for ModelRegistry {
+    type Msg = RegistryMsg;
+    type State = RegistryState;
+    type Arguments = Arc<Tree>;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<RegistryMsg>,
+        tree: Arc<Tree>,
+    ) -> Result<RegistryState, ActorProcessingErr> {
+        Ok(RegistryState { _presence: tree.census.join(), models: HashMap::new(), tree })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<RegistryMsg>,
+        message: RegistryMsg,
+        state: &mut RegistryState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RegistryMsg::Submit { model, submission } => {
+                state.entry(&myself, model).await?.send(ModelMsg::Submit(submission));
+            }
+            RegistryMsg::Load { model, outlet } => {
+                state.entry(&myself, model).await?.send(ModelMsg::Load(outlet))
+            }
+            RegistryMsg::Unload { model, force, reply } => state.unload(&model, force, reply),
+            RegistryMsg::Reset(reply) => state.reset(reply),
+            RegistryMsg::End(failure) => {
+                state
+                    .models
+                    .values()
+                    .for_each(|entry| tell(&entry.supervisor, ModelMsg::End(failure.clone())));
+            }
+            RegistryMsg::Retire { id, actor, num_received } => state.retire(&id, actor, num_received),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<RegistryMsg>,
+        event: SupervisionEvent,
+        state: &mut RegistryState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorTerminated(child, _, _) => state.forget(child.get_id()),
+            SupervisionEvent::ActorFailed(child, error) => {
+                // Its requests were told by their outlets; the next request starts it anew.
+                tracing::error!("the supervisor of a model crashed: {error}");
+                state.forget(child.get_id());
+            }
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => (),
+        }
+        Ok(())
+    }
+}
+
+impl RegistryState {
+    /// The model's subtree, which is started if there is none.
+    async fn entry(
+        &mut self,
+        myself: &ActorRef<RegistryMsg>,
+        model: ModelRef,
+    ) -> Result<&mut Entry, ActorProcessingErr> {
+        let id = model.canonical();
+        if !self.models.contains_key(&id) {
+            let args = ModelArgs { tree: self.tree.clone(), model, registry: myself.clone() };
+            let (supervisor, _) = Actor::spawn_linked(None, ModelSupervisor, args, myself.get_cell()).await?;
+            self.models.insert(id.clone(), Entry { supervisor, num_sent: 0 });
+        }
+        Ok(self.models.get_mut(&id).expect("it was there or has just been put there"))
+    }
+
+    fn unload(&mut self, model: &ModelRef, force: bool, reply: RpcReplyPort<Result<(), Failure>>) {
+        match self.models.get_mut(&model.canonical()) {
+            Some(entry) => entry.send(ModelMsg::Unload { force, reply }),
+            None => {
+                let failure =
+                    Failure::new(ErrorKind::ModelNotFound, format!("model '{model}' is not loaded"));
+                let _ = reply.send(Err(failure.with_param("model")));
+            }
+        }
+    }
+
+    fn reset(&mut self, reply: RpcReplyPort<()>) {
+        let mut unloads = Vec::new();
+        for entry in self.models.values_mut() {
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            entry.send(ModelMsg::Unload { force: true, reply: sender.into() });
+            unloads.push(receiver);
+        }
+        tokio::spawn(async move {
+            // A model that crashes meanwhile is out of memory too.
+            futures::future::join_all(unloads).await;
+            let _ = reply.send(());
+        });
+    }
+
+    fn retire(&mut self, id: &str, actor: ActorId, num_received: u64) {
+        let is_done = |entry: &Entry| entry.supervisor.get_id() == actor && entry.num_sent == num_received;
+        if self.models.get(id).is_some_and(is_done)
+            && let Some(entry) = self.models.remove(id)
+        {
+            entry.supervisor.stop(Some("nobody uses the model".into()));
+        }
+    }
+
+    fn forget(&mut self, child: ActorId) {
+        self.models.retain(|_, entry| entry.supervisor.get_id() != child);
+    }
+}

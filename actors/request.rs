@@ -1,0 +1,319 @@
+//! One request in flight: waits for its model, prepares its prompt, is admitted, turns news into events.
+//!
+//! It alone holds the channel to the HTTP body, and everything that must survive a batcher: prompt, parameters, emitted
+//! tokens. The model's supervisor and the batcher send to it; nobody asks it anything. Invariants: the events follow the
+//! grammar of [`Event`]; no event but load progress is ever dropped; what waits for a slow reader is at most what one step
+//! brings beyond the channel's capacity, because the sequences are paused; when it ends, its supervisor has its sequences
+//! forgotten, so that there is one place for cancelling and it works whatever the way of ending.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use candlewick_engine::{News, ResolveLimits, SamplingParams};
+use candlewick_protocol::{ErrorKind, Event, Failure, GenerationRequest, RequestKey};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::admission::Permit;
+use crate::batcher::BatcherMsg;
+use crate::census::Presence;
+use crate::generation::{Effects, Generation, GenerationArgs};
+use crate::loader::LoadedModel;
+use crate::metrics::{ModelMetrics, RequestGauge};
+use crate::outlet::Outlet;
+use crate::progress::StageProgress;
+use crate::tree::{Tree, tell, tell_after};
+
+/// Carries one request from admission to its last event.
+pub struct Request;
+
+/// An admitted request on its way to its model. Dropped anywhere, it tells the client that it was lost.
+pub struct Submission {
+    /// Our name for it.
+    pub key: RequestKey,
+    /// What is asked.
+    pub request: GenerationRequest,
+    /// Where the answer goes.
+    pub outlet: Outlet<Event>,
+    /// Its right to be here.
+    pub permit: Permit,
+}
+
+/// What a request is told.
+pub enum RequestMsg {
+    /// Its model's load has come this far.
+    Loading(StageProgress),
+    /// Its model is in memory.
+    ModelReady(Arc<LoadedModel>),
+    /// Its prompt is read, or cannot be.
+    Prepared(Box<Result<Generation, Failure>>),
+    /// There is a batcher to be admitted to: the first, or the successor of one that crashed.
+    BatcherReady {
+        /// Where to admit.
+        batcher: ActorRef<BatcherMsg>,
+        /// It is suspected of having crashed batchers, and gets steps of its own.
+        solo: bool,
+    },
+    /// It waits for a place in the batch.
+    Queued,
+    /// It is part of a step for the first time in this batcher.
+    Scheduled,
+    /// What a step meant for it.
+    News(Vec<News>),
+    /// The reader has caught up.
+    Drained,
+    /// The reader has left.
+    ClientGone,
+    /// It cannot be answered.
+    Fail(Failure),
+}
+
+/// What a request's actor is made of.
+pub struct RequestArgs {
+    /// The tree it lives in.
+    pub tree: Arc<Tree>,
+    /// What is asked.
+    pub submission: Submission,
+    /// Its model's series.
+    pub metrics: ModelMetrics,
+}
+
+/// A request in flight.
+pub struct RequestState {
+    key: RequestKey,
+    /// Until it is prepared.
+    request: Option<GenerationRequest>,
+    /// Once it is prepared.
+    generation: Option<Generation>,
+    /// Once there is one; with whether it must have steps of its own.
+    batcher: Option<(ActorRef<BatcherMsg>, bool)>,
+    outlet: Outlet<Event>,
+    /// Events that found no room on the stream, oldest first.
+    outbox: VecDeque<Event>,
+    /// While the reader is behind: watches for room.
+    room_watch: Option<AbortOnDropHandle<()>>,
+    preparation: Option<AbortOnDropHandle<()>>,
+    is_queued_told: bool,
+    last_token: Option<Instant>,
+    gauge: RequestGauge,
+    tree: Arc<Tree>,
+    _client_watch: AbortOnDropHandle<()>,
+    _permit: Permit,
+    _presence: Presence,
+}
+
+impl Actor for Request {
+    type Msg = RequestMsg;
+    type State = RequestState;
+    type Arguments = RequestArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<RequestMsg>,
+        RequestArgs { tree, submission, metrics }: RequestArgs,
+    ) -> Result<RequestState, ActorProcessingErr> {
+        let Submission { key, request, outlet, permit } = submission;
+        Ok(RequestState {
+            key,
+            request: Some(request),
+            generation: None,
+            batcher: None,
+            outbox: VecDeque::new(),
+            room_watch: None,
+            preparation: None,
+            is_queued_told: false,
+            last_token: None,
+            gauge: RequestGauge::waiting(metrics),
+            _client_watch: tell_after(outlet.closed(), &myself, RequestMsg::ClientGone),
+            _permit: permit,
+            _presence: tree.census.join(),
+            outlet,
+            tree,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<RequestMsg>,
+        message: RequestMsg,
+        state: &mut RequestState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RequestMsg::Loading(progress) => state.tell_loading(progress),
+            RequestMsg::ModelReady(model) => state.prepare(&myself, model),
+            RequestMsg::Prepared(prepared) => state.take_prepared(&myself, *prepared),
+            RequestMsg::BatcherReady { batcher, solo } => state.change_batcher(&myself, batcher, solo),
+            RequestMsg::Queued => state.tell_queued(),
+            RequestMsg::Scheduled => state.gauge.running(),
+            RequestMsg::News(news) => state.take_news(&myself, news),
+            RequestMsg::Drained => state.resume(&myself),
+            RequestMsg::ClientGone => myself.stop(Some("the client went away".into())),
+            RequestMsg::Fail(failure) => state.fail(&myself, failure),
+        }
+        Ok(())
+    }
+}
+
+impl RequestState {
+    /// Progress is news of the moment: a reader who is behind misses it.
+    fn tell_loading(&self, (stage, progress): StageProgress) {
+        let _ = self.outlet.try_send(Event::Loading { stage, progress });
+    }
+
+    /// Told once, and only before tokens come.
+    fn tell_queued(&mut self) {
+        if !self.is_queued_told && self.last_token.is_none() {
+            self.is_queued_told = true;
+            let _ = self.outlet.try_send(Event::Queued);
+        }
+    }
+
+    /// Rendering and tokenising take as long as the text is long: not here, but on the blocking pool.
+    fn prepare(&mut self, myself: &ActorRef<RequestMsg>, model: Arc<LoadedModel>) {
+        let Some(request) = self.request.take() else { return };
+        let (key, myself, default_seed) = (self.key, myself.clone(), self.tree.settings().default_seed);
+        self.preparation = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let work = tokio::task::spawn_blocking(move || prepare(key, request, &model, default_seed));
+            let prepared = work.await.unwrap_or_else(|_| {
+                Err(Failure::new(
+                    ErrorKind::Internal,
+                    "the prompt could not be prepared: the text processor panicked",
+                ))
+            });
+            tell(&myself, RequestMsg::Prepared(Box::new(prepared)));
+        })));
+    }
+
+    fn take_prepared(&mut self, myself: &ActorRef<RequestMsg>, prepared: Result<Generation, Failure>) {
+        match prepared {
+            Err(failure) => self.fail(myself, failure),
+            Ok(generation) => {
+                self.gauge.metrics().prompt_tokens.inc_by(generation.num_prompt_tokens() as f64);
+                self.generation = Some(generation);
+                self.admit(myself);
+            }
+        }
+    }
+
+    fn change_batcher(&mut self, myself: &ActorRef<RequestMsg>, batcher: ActorRef<BatcherMsg>, solo: bool) {
+        self.batcher = Some((batcher, solo));
+        self.admit(myself);
+    }
+
+    /// Once there are a prompt and a batcher. To a successor, what was emitted goes along as if it were prompt, and the
+    /// next token is the one that would have come.
+    fn admit(&mut self, myself: &ActorRef<RequestMsg>) {
+        let (Some(generation), Some((batcher, solo))) = (&self.generation, &self.batcher) else { return };
+        if generation.is_complete() {
+            return;
+        }
+        let (request, sequences) = (self.key, generation.sequences());
+        tell(batcher, BatcherMsg::Admit { request, sequences, actor: myself.clone(), solo: *solo });
+        if self.room_watch.is_some() {
+            tell(batcher, BatcherMsg::Pause(request));
+        }
+    }
+
+    fn take_news(&mut self, myself: &ActorRef<RequestMsg>, news: Vec<News>) {
+        let (Some(generation), Some((batcher, _))) = (&mut self.generation, &self.batcher) else { return };
+        let effects = generation.take(news);
+        for &sequence in &effects.cancel {
+            tell(batcher, BatcherMsg::Cancel(sequence));
+        }
+        self.measure(&effects);
+        self.outbox.extend(effects.events);
+        self.flush(myself);
+    }
+
+    fn measure(&mut self, effects: &Effects) {
+        let metrics = self.gauge.metrics();
+        if effects.num_tokens > 0 {
+            metrics.generation_tokens.inc_by(effects.num_tokens as f64);
+            let now = Instant::now();
+            match self.last_token.replace(now) {
+                None => metrics.first_token_seconds.observe(self.gauge.age().as_secs_f64()),
+                Some(last) => metrics.next_token_seconds.observe((now - last).as_secs_f64()),
+            }
+        }
+        effects.ended.iter().for_each(|&reason| metrics.succeeded(reason));
+        if matches!(effects.events.last(), Some(Event::Finished(_))) {
+            metrics.request_seconds.observe(self.gauge.age().as_secs_f64());
+        }
+    }
+
+    /// Sends what there is room for. For the rest: nothing more is computed until the reader has caught up.
+    fn flush(&mut self, myself: &ActorRef<RequestMsg>) {
+        if self.room_watch.is_some() {
+            return;
+        }
+        while let Some(event) = self.outbox.pop_front() {
+            if matches!(event, Event::Finished(_)) {
+                self.outlet.end(event);
+                return myself.stop(None);
+            }
+            if let Err(event) = self.outlet.try_send(event) {
+                self.outbox.push_front(event);
+                self.room_watch = Some(tell_after(self.outlet.room(), myself, RequestMsg::Drained));
+                if let Some((batcher, _)) = &self.batcher {
+                    tell(batcher, BatcherMsg::Pause(self.key));
+                }
+                return;
+            }
+        }
+    }
+
+    fn resume(&mut self, myself: &ActorRef<RequestMsg>) {
+        self.room_watch = None;
+        self.flush(myself);
+        if self.room_watch.is_none()
+            && let Some((batcher, _)) = &self.batcher
+        {
+            tell(batcher, BatcherMsg::Resume(self.key));
+        }
+    }
+
+    /// What waits for the reader is given up: it would be part of an answer that is not coming.
+    fn fail(&mut self, myself: &ActorRef<RequestMsg>, failure: Failure) {
+        tracing::debug!(request = %self.key, kind = ?failure.kind, "request failed: {failure}");
+        self.outlet.end(Event::Failed(failure));
+        myself.stop(None);
+    }
+}
+
+/// From what is asked to what is computed. Blocks.
+fn prepare(
+    key: RequestKey,
+    request: GenerationRequest,
+    model: &LoadedModel,
+    default_seed: Option<u64>,
+) -> Result<Generation, Failure> {
+    if request.num_choices == 0 {
+        return Err(Failure::invalid("n", "n is 0; at least one choice must be asked for"));
+    }
+    let prompt = model.processor.prepare(&request.prompt)?;
+    let vocab_size = model.weights.info().vocab_size;
+    if let Some(token_id) = prompt.token_ids.iter().find(|&&token_id| token_id as usize >= vocab_size) {
+        let message = format!("token {token_id} is outside the model's vocabulary of {vocab_size} tokens");
+        return Err(Failure::invalid("prompt", message));
+    }
+    let limits = ResolveLimits {
+        num_prompt_tokens: prompt.token_ids.len(),
+        max_model_len: model.capacity.max_model_len,
+        vocab_size,
+        // The low half of a random UUID (version 4) but for two fixed bits: random enough to start a counter from.
+        random_seed: default_seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().1),
+    };
+    let defaults = model.processor.generation_defaults();
+    let params = SamplingParams::resolve(&request.sampling, defaults, request.output.logprobs, limits)?;
+    Ok(Generation::new(GenerationArgs {
+        key,
+        model: model.id.clone(),
+        processor: model.processor.clone(),
+        prompt,
+        params: Arc::new(params),
+        num_choices: request.num_choices,
+        output: request.output,
+        priority: request.priority,
+    }))
+}

@@ -1,0 +1,89 @@
+//! A thread of its own on which a model steps, so that the batcher's mailbox stays awake during a forward pass.
+//!
+//! Invariants: the model is either at home in the batcher or here, never both, so that "at most one step in flight" is a
+//! fact of ownership. A panic stays on this thread: it becomes a message like any other. The thread ends when the batcher
+//! drops its [`Stepper`], at the latest after the step it is at.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use candlewick_engine::{KvCacheShape, Model, StepError, StepPlan, Weights};
+use ractor::ActorRef;
+
+use crate::batcher::BatcherMsg;
+use crate::census::Presence;
+use crate::tree::tell;
+
+/// A model and what it is to do.
+struct StepJob {
+    model: Box<dyn Model>,
+    plan: StepPlan,
+}
+
+/// The batcher's end of the thread.
+pub struct Stepper {
+    jobs: mpsc::SyncSender<StepJob>,
+}
+
+impl Stepper {
+    /// Starts the thread, which first makes the model (that may take memory, and may panic) and sends it home.
+    pub fn spawn(
+        model_id: &str,
+        weights: Arc<dyn Weights>,
+        cache: KvCacheShape,
+        home: ActorRef<BatcherMsg>,
+        presence: Presence,
+    ) -> std::io::Result<Self> {
+        // One job: a second cannot be there, since the model is in the first.
+        let (jobs, inbox) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name(format!("stepper {model_id}"));
+        thread.spawn(move || {
+            let _presence = presence;
+            match survive(|| weights.start(cache)) {
+                Ok(model) => tell(&home, BatcherMsg::ModelStarted(model)),
+                Err(why) => return tell(&home, BatcherMsg::StepFailed { plan: StepPlan::default(), why }),
+            }
+            // The weights are the supervisor's to keep; what the model needs of them it holds itself.
+            drop(weights);
+            for job in inbox {
+                tell(&home, run(job));
+            }
+        })?;
+        Ok(Self { jobs })
+    }
+
+    /// Hands the model over for one step. It comes home in `StepDone`, or is lost and `StepFailed` says why.
+    pub fn step(&self, model: Box<dyn Model>, plan: StepPlan) {
+        // The thread lives as long as `jobs` is open, and never leaves a job half done.
+        let _ = self.jobs.send(StepJob { model, plan });
+    }
+}
+
+fn run(StepJob { mut model, plan }: StepJob) -> BatcherMsg {
+    match survive(|| model.step(&plan)) {
+        Ok(outcome) => BatcherMsg::StepDone { model, plan, outcome },
+        Err(why) => {
+            // What broke may break again when it is taken apart. The first reason is the one to tell.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(model)));
+            BatcherMsg::StepFailed { plan, why }
+        }
+    }
+}
+
+/// Runs what may fail or panic; either way the answer is a text. The state it leaves behind is dropped, so nothing that is
+/// half changed is seen again.
+fn survive<T>(work: impl FnOnce() -> Result<T, StepError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(panic) => Err(format!("the forward pass panicked: {}", panic_text(&*panic))),
+    }
+}
+
+/// What a panic said.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text")
+}

@@ -1,0 +1,66 @@
+//! What every actor of one tree is given: settings, sources, counters. Shared, and nothing in it is an actor.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candlewick_engine::{ModelFactory, ModelSource};
+use candlewick_protocol::RequestKey;
+use ractor::{ActorRef, Message};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::TreeSettings;
+use crate::admission::Admission;
+use crate::board::Board;
+use crate::census::Census;
+use crate::metrics::Metrics;
+
+/// Shared by the actors of one tree.
+pub struct Tree {
+    /// Where models come from, asked in this order.
+    pub sources: Vec<Arc<dyn ModelSource>>,
+    /// What makes models of files.
+    pub factory: Arc<dyn ModelFactory>,
+    /// Limits and times, as they are now: read them where they are used, and a change reaches running actors.
+    pub settings: watch::Receiver<Arc<TreeSettings>>,
+    /// Who may come in.
+    pub admission: Arc<Admission>,
+    /// Where each model stands.
+    pub board: Arc<Board>,
+    /// Who is alive.
+    pub census: Arc<Census>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
+    /// The next request's key.
+    pub next_key: AtomicU64,
+}
+
+impl Tree {
+    /// The settings as they are now.
+    pub fn settings(&self) -> Arc<TreeSettings> {
+        self.settings.borrow().clone()
+    }
+
+    /// A key that no other request of this process has.
+    pub fn new_key(&self) -> RequestKey {
+        RequestKey(self.next_key.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Sends a message that nobody may be left to read: an actor that is gone needs no news.
+pub fn tell<M: Message>(actor: &ActorRef<M>, message: M) {
+    let _ = actor.cast(message);
+}
+
+/// Sends `message` to `actor` once `future` is done, unless the answer is dropped first.
+pub fn tell_after<M: Message>(
+    future: impl Future<Output = ()> + Send + 'static,
+    actor: &ActorRef<M>,
+    message: M,
+) -> AbortOnDropHandle<()> {
+    let actor = actor.clone();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        future.await;
+        tell(&actor, message);
+    }))
+}
