@@ -1,14 +1,42 @@
 //! Between token ids and text: tokenizer, chat template, incremental detokenisation, stop strings, output parsers.
+//!
+//! [`TextProcessor`] is made once for a model and shared; [`OutputStream`] is made for each choice and owns what that
+//! choice's text depends on. Nothing here knows how tokens are computed.
+
+mod detokenizer;
+mod infill;
+mod output;
+mod pieces;
+mod prompt;
+mod stop;
+mod template;
+mod tokenizer;
 
 use std::sync::Arc;
 
-use candlewick_protocol::{Delta, Failure, Prompt, TokenLogprob};
+use candlewick_protocol::{TokenLogprob, TopLogprob};
 use serde_json::{Map, Value};
 
-use crate::{GenerationDefaults, LoadError, ModelFiles, SamplingParams, TokenScore};
+pub use self::output::{OutputFormat, OutputStep, OutputStream};
+
+use self::infill::Infill;
+use self::output::{THINK_CLOSE, THINK_OPEN, ToolSyntax};
+use self::template::ChatTemplates;
+use self::tokenizer::ModelTokenizer;
+use crate::{GenerationDefaults, LoadError, ModelFiles, TokenScore};
 
 /// All that a model needs to read and write text. Made once at load, shared by its requests.
-pub struct TextProcessor {}
+pub struct TextProcessor {
+    tokenizer: ModelTokenizer,
+    templates: Option<ChatTemplates>,
+    template_kwargs: Map<String, Value>,
+    generation_defaults: GenerationDefaults,
+    infill: Option<Infill>,
+    /// The model may put reasoning between tags before its answer.
+    has_reasoning: bool,
+    /// How the model calls tools, if it is known to.
+    tool_syntax: Option<ToolSyntax>,
+}
 
 /// How to make a text processor, beside what the repository says.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +48,7 @@ pub struct TextOptions {
 }
 
 /// A prompt as the model sees it, and what its output will need.
+#[derive(Debug, Clone)]
 pub struct PreparedPrompt {
     /// Token ids, at least one.
     pub token_ids: Arc<[u32]>,
@@ -29,80 +58,67 @@ pub struct PreparedPrompt {
     pub output: OutputFormat,
 }
 
-/// How a model's output is to be read.
-#[derive(Debug, Clone, Default)]
-pub struct OutputFormat {
-    /// Reasoning marks to look for; `None` leaves the text as it is (completions).
-    pub parse_reasoning: bool,
-    /// The prompt ends inside an open reasoning block.
-    pub starts_in_reasoning: bool,
-    /// Look for tool calls.
-    pub parse_tool_calls: bool,
-}
-
-/// Turns one choice's tokens into pieces, one token at a time: text that never splits a character, stop strings matched
-/// across token borders and cut, reasoning and tool calls told apart.
-pub struct OutputStream {}
-
-/// What one token brought.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct OutputStep {
-    /// What can be told now, in order. Text that might still become a stop string or a tag is held back.
-    pub deltas: Vec<Delta>,
-    /// The stop string that is complete now: the choice ends here.
-    pub stopped: Option<String>,
-}
-
 impl TextProcessor {
     /// Reads tokenizer, template and generation defaults. Blocks.
-    pub fn load(_files: &ModelFiles, _options: &TextOptions) -> Result<Self, LoadError> {
-        todo!()
+    ///
+    /// # Errors
+    /// A repository without `tokenizer.json` is [`LoadError::Unsupported`]; files that cannot be read are
+    /// [`LoadError::Corrupt`] or [`LoadError::Io`]. A chat template of the repository that cannot be parsed is no error
+    /// here: it fails the chats, and the model can still be given plain prompts.
+    pub fn load(files: &ModelFiles, options: &TextOptions) -> Result<Self, LoadError> {
+        let config = files.json("config.json")?.unwrap_or(Value::Null);
+        let tokenizer = ModelTokenizer::load(files, config["model_type"].as_str())?;
+        let templates = match &options.chat_template {
+            Some(source) => Some(ChatTemplates::of_option(source)?),
+            None => ChatTemplates::load(files)?,
+        };
+        let generation_config = files.json("generation_config.json")?;
+        let mut generation_defaults = GenerationDefaults::from_json(generation_config.as_ref(), &config);
+        if generation_defaults.eos_token_ids.is_empty() {
+            generation_defaults.eos_token_ids.extend(tokenizer.named_id("eos_token"));
+        }
+        let knows = |tag: &str| {
+            tokenizer.id(tag).is_some() || templates.as_ref().is_some_and(|templates| templates.mention(tag))
+        };
+        Ok(Self {
+            infill: Infill::of(&tokenizer),
+            has_reasoning: knows(THINK_OPEN) || knows(THINK_CLOSE),
+            tool_syntax: Some(ToolSyntax::Hermes).filter(|syntax| knows(syntax.opening())),
+            template_kwargs: options.template_kwargs.clone(),
+            generation_defaults,
+            tokenizer,
+            templates,
+        })
     }
 
     /// Defaults under a request's sampling options.
     pub fn generation_defaults(&self) -> &GenerationDefaults {
-        todo!()
+        &self.generation_defaults
     }
 
-    /// Number of token ids that the tokenizer knows, added ones included.
+    /// Number of token ids that the tokenizer knows, added ones included: every id is below it.
     pub fn vocab_size(&self) -> usize {
-        todo!()
-    }
-
-    /// Renders and tokenises a prompt. Blocks for as long as the text is long; the failure names the field at fault.
-    pub fn prepare(&self, _prompt: &Prompt) -> Result<PreparedPrompt, Failure> {
-        todo!()
+        self.tokenizer.vocab_size()
     }
 
     /// A token's text and bytes beside its score, as clients are told.
-    pub fn token_logprob(&self, _token_id: u32, _score: Option<&TokenScore>) -> TokenLogprob {
-        todo!()
-    }
-}
-
-impl OutputStream {
-    /// For one choice. The processor is shared.
-    pub fn new(_processor: Arc<TextProcessor>, _prompt: &PreparedPrompt, _params: &SamplingParams) -> Self {
-        todo!()
-    }
-
-    /// Takes the next token.
-    pub fn push(&mut self, _token_id: u32) -> OutputStep {
-        todo!()
-    }
-
-    /// There are no more tokens: what was held back is told.
-    pub fn finish(&mut self) -> Vec<Delta> {
-        todo!()
+    pub fn token_logprob(&self, token_id: u32, score: Option<&TokenScore>) -> TokenLogprob {
+        let (text, bytes) = self.token_text(token_id);
+        let top = score.map(|score| score.top.as_slice()).unwrap_or_default();
+        TokenLogprob {
+            token_id,
+            text,
+            bytes,
+            logprob: score.map(|score| score.logprob),
+            top: top.iter().map(|(token_id, logprob)| {
+                let (text, bytes) = self.token_text(*token_id);
+                TopLogprob { token_id: *token_id, text, bytes, logprob: *logprob }
+            }).collect(),
+        }
     }
 
-    /// Whether a tool call was completed.
-    pub fn has_tool_calls(&self) -> bool {
-        todo!()
-    }
-
-    /// Tokens so far that were reasoning.
-    pub fn num_reasoning_tokens(&self) -> u64 {
-        todo!()
+    fn token_text(&self, token_id: u32) -> (String, Vec<u8>) {
+        let bytes = self.tokenizer.token_bytes(token_id);
+        (String::from_utf8_lossy(&bytes).into_owned(), bytes)
     }
 }

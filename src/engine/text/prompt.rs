@@ -1,0 +1,107 @@
+//! From what a client sent to what the model sees: the four kinds of prompt.
+
+use std::sync::Arc;
+
+use candlewick_protocol::{ChatPrompt, Content, ContentPart, ErrorKind, Failure, Prompt, ToolChoice};
+
+use super::output::{THINK_CLOSE, THINK_OPEN};
+use super::{OutputFormat, PreparedPrompt, TextProcessor};
+
+impl TextProcessor {
+    /// Renders and tokenises a prompt. Blocks for as long as the text is long; the failure names the field at fault.
+    pub fn prepare(&self, prompt: &Prompt) -> Result<PreparedPrompt, Failure> {
+        match prompt {
+            Prompt::Chat(chat) => self.prepare_chat(chat),
+            Prompt::Text { text, add_special_tokens } => {
+                self.finish_prompt(self.encode(text, *add_special_tokens)?, text.clone(), OutputFormat::default(), "prompt")
+            }
+            Prompt::Infill { prefix, suffix } => self.prepare_infill(prefix, suffix),
+            Prompt::Tokens(ids) => self.prepare_tokens(ids),
+        }
+    }
+
+    fn prepare_chat(&self, chat: &ChatPrompt) -> Result<PreparedPrompt, Failure> {
+        if chat.messages.is_empty() {
+            return Err(Failure::invalid("messages", "there are no messages; a conversation has at least one"));
+        }
+        let Some(templates) = &self.templates else {
+            let message = "this model has no chat template, so it cannot be given messages; start the server with \
+                           --chat-template, or use /v1/completions with a prompt of your own";
+            return Err(Failure::invalid("messages", message));
+        };
+        let mut variables = self.tokenizer.named_tokens().clone();
+        variables.extend(self.template_kwargs.clone());
+        let text = templates.render(chat, variables)?;
+        let ids = self.encode(&text, false)?;
+        let has_tools = !chat.tools.is_empty() && chat.tool_choice != ToolChoice::None;
+        let output = OutputFormat {
+            parse_reasoning: self.has_reasoning,
+            starts_in_reasoning: self.has_reasoning && ends_in_reasoning(&text, chat),
+            parse_tool_calls: has_tools && self.tool_syntax.is_some(),
+            only_first_tool_call: !chat.parallel_tool_calls,
+            call_id_seed: 0,
+        };
+        self.finish_prompt(ids, text, output, "messages")
+    }
+
+    fn prepare_infill(&self, prefix: &str, suffix: &str) -> Result<PreparedPrompt, Failure> {
+        let Some(infill) = &self.infill else {
+            let message = "this model has no fill-in-the-middle tokens, so it cannot be given a suffix; leave `suffix` out";
+            return Err(Failure::new(ErrorKind::Unsupported, message).with_param("suffix"));
+        };
+        let ids = infill.ids(&self.tokenizer, prefix, suffix).map_err(|error| internal(&error))?;
+        let first = self.first_token()?;
+        let ids = first.into_iter().chain(ids).collect();
+        self.finish_prompt(ids, prefix.to_owned(), OutputFormat::default(), "prompt")
+    }
+
+    fn prepare_tokens(&self, ids: &[u32]) -> Result<PreparedPrompt, Failure> {
+        let bound = self.vocab_size();
+        if let Some(id) = ids.iter().find(|id| **id as usize >= bound) {
+            let message = format!("token id {id} is not in this model's vocabulary of {bound} tokens");
+            return Err(Failure::invalid("prompt", message));
+        }
+        let text = self.tokenizer.decode(ids, false);
+        self.finish_prompt(ids.to_vec(), text, OutputFormat::default(), "prompt")
+    }
+
+    fn finish_prompt(&self, ids: Vec<u32>, text: String, output: OutputFormat, param: &str) -> Result<PreparedPrompt, Failure> {
+        if ids.is_empty() {
+            let message = "the prompt has no tokens, and this model has no token to begin with; send at least one character";
+            return Err(Failure::invalid(param, message));
+        }
+        Ok(PreparedPrompt { token_ids: Arc::from(ids), text, output })
+    }
+
+    /// The token that the tokenizer puts before every text, if it does.
+    fn first_token(&self) -> Result<Option<u32>, Failure> {
+        let ids = self.encode("", true)?;
+        Ok(ids.first().copied().filter(|id| Some(*id) == self.tokenizer.named_id("bos_token")))
+    }
+
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, Failure> {
+        self.tokenizer.encode(text, add_special_tokens).map_err(|error| internal(&error))
+    }
+}
+
+fn internal(error: &tokenizers::Error) -> Failure {
+    Failure::new(ErrorKind::Internal, format!("the tokenizer failed: {error}"))
+}
+
+/// Whether the model goes on with reasoning: the template ends with an opened `<think>`, or the message that is continued
+/// has one.
+fn ends_in_reasoning(rendered: &str, chat: &ChatPrompt) -> bool {
+    if rendered.trim_end().ends_with(THINK_OPEN) {
+        return true;
+    }
+    let last = chat.messages.last().and_then(|message| message.content.as_ref());
+    let continued = match last {
+        Some(Content::Text(text)) if chat.continue_final_message => text.as_str(),
+        Some(Content::Parts(parts)) if chat.continue_final_message => match parts.last() {
+            Some(ContentPart::Text { text }) => text,
+            None => "",
+        },
+        _ => "",
+    };
+    continued.rfind(THINK_OPEN).is_some_and(|open| continued.rfind(THINK_CLOSE).is_none_or(|close| close < open))
+}

@@ -1,0 +1,237 @@
+//! Chat templates: which one, and a conversation put into its words.
+//!
+//! The words are those of transformers (`apply_chat_template`), to the byte; `tests/fixtures/templates` holds what it
+//! made of real templates.
+
+mod content;
+mod environment;
+mod json;
+mod messages;
+mod methods;
+mod python;
+mod source;
+
+use candlewick_protocol::{ChatPrompt, ErrorKind, Failure};
+use minijinja::Environment;
+use serde_json::{Map, Value, json};
+
+use self::content::ContentFormat;
+use self::environment::Raised;
+use crate::{LoadError, ModelFiles};
+
+/// The name of the template for conversations in general.
+const DEFAULT: &str = "default";
+
+/// Put behind the last message where that is continued; what follows it in the rendered text is cut.
+const CONTINUE_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
+
+/// A rendered prompt may not be longer, in bytes: no template needs it, and memory is finite.
+const MAX_RENDERED_BYTES: usize = 256 << 20;
+
+/// The chat templates of one model.
+pub(crate) struct ChatTemplates {
+    env: Environment<'static>,
+    templates: Vec<Template>,
+}
+
+/// One template, and what is known of it before it runs.
+struct Template {
+    name: String,
+    source: String,
+    format: ContentFormat,
+    /// Why it cannot run at all.
+    broken: Option<String>,
+}
+
+impl ChatTemplates {
+    /// The template given in place of the repository's.
+    pub(crate) fn of_option(source: &str) -> Result<Self, LoadError> {
+        let templates = Self::new([(DEFAULT.into(), source.into())].into());
+        match &templates.templates[0].broken {
+            Some(why) => Err(LoadError::Corrupt { file: "--chat-template".into(), why: why.clone() }),
+            None => Ok(templates),
+        }
+    }
+
+    /// Reads the templates of a repository; `None` if it has none. Files win over `tokenizer_config.json`, as in
+    /// transformers 5.
+    pub(crate) fn load(files: &ModelFiles) -> Result<Option<Self>, LoadError> {
+        let mut found: Vec<(String, String)> = Vec::new();
+        if let Some(source) = files.text("chat_template.jinja")? {
+            found.push((DEFAULT.into(), source));
+        }
+        for file in files.files.keys() {
+            let name = file.strip_prefix("additional_chat_templates/").and_then(|name| name.strip_suffix(".jinja"));
+            if let (Some(name), Some(source)) = (name, files.text(file)?) {
+                found.push((name.into(), source));
+            }
+        }
+        for file in ["chat_template.json", "tokenizer_config.json"] {
+            if found.is_empty()
+                && let Some(config) = files.json(file)?
+            {
+                found = named_sources(&config["chat_template"]);
+            }
+        }
+        Ok((!found.is_empty()).then(|| Self::new(found)))
+    }
+
+    fn new(found: Vec<(String, String)>) -> Self {
+        let mut env = environment::environment();
+        let mut templates = Vec::new();
+        for (name, source) in found {
+            let broken = env.add_template_owned(name.clone(), source::prepare(&source)).err().map(|error| error.to_string());
+            if let Some(why) = &broken {
+                tracing::warn!(template = name, why, "a chat template cannot be parsed");
+            }
+            templates.push(Template { format: content::detect(&source), name, source, broken });
+        }
+        Self { env, templates }
+    }
+
+    /// Whether any of the templates mentions a text.
+    pub(crate) fn mention(&self, text: &str) -> bool {
+        self.templates.iter().any(|template| template.source.contains(text))
+    }
+
+    /// Renders a conversation. `variables` are the special tokens and the server's template arguments.
+    pub(crate) fn render(&self, prompt: &ChatPrompt, variables: Map<String, Value>) -> Result<String, Failure> {
+        let template = self.choose(prompt)?;
+        let knows_developer = template.source.contains("developer");
+        let mut messages = messages::values(&prompt.messages, template.format, knows_developer);
+        let continued = match prompt.continue_final_message {
+            true => Some(mark_continued(&mut messages, template)?),
+            false => None,
+        };
+        let mut context = variables;
+        context.extend(prompt.template_kwargs.clone());
+        context.insert("messages".into(), Value::Array(messages));
+        let mut list = |name: &str, values: Option<Vec<Value>>| match values {
+            Some(values) => drop(context.insert(name.into(), Value::Array(values))),
+            None => drop(context.entry(name).or_insert(Value::Null)),
+        };
+        list("tools", (!prompt.tools.is_empty()).then(|| prompt.tools.clone()));
+        list("documents", prompt.documents.clone());
+        let opens_turn = prompt.add_generation_prompt && !prompt.continue_final_message;
+        context.insert("add_generation_prompt".into(), json!(opens_turn));
+
+        let rendered = self.run(template, context)?;
+        match continued {
+            Some(text) => cut_continued(rendered, &text),
+            None => Ok(rendered),
+        }
+    }
+
+    fn choose(&self, prompt: &ChatPrompt) -> Result<&Template, Failure> {
+        let named = |name: &str| self.templates.iter().find(|template| template.name == name);
+        let for_tools = if prompt.tools.is_empty() { None } else { named("tool_use") };
+        let for_documents = if prompt.documents.is_none() { None } else { named("rag") };
+        let only = if self.templates.len() == 1 { self.templates.first() } else { None };
+        let template = for_tools.or(for_documents).or_else(|| named(DEFAULT)).or(only).ok_or_else(|| {
+            let names: Vec<&str> = self.templates.iter().map(|template| template.name.as_str()).collect();
+            let message = format!(
+                "this model has chat templates for {} and none for conversations in general; start the server with --chat-template to give it one",
+                names.join(", ")
+            );
+            Failure::new(ErrorKind::Unsupported, message).with_param("messages")
+        })?;
+        match &template.broken {
+            Some(why) => {
+                let message = format!("this model's chat template cannot be parsed ({why}); start the server with --chat-template to give it another");
+                Err(Failure::new(ErrorKind::Unsupported, message).with_param("messages"))
+            }
+            None => Ok(template),
+        }
+    }
+
+    fn run(&self, template: &Template, context: Map<String, Value>) -> Result<String, Failure> {
+        let compiled = self.env.get_template(&template.name).expect("templates that are not broken were added");
+        let mut out = Limited { bytes: Vec::new() };
+        let context = minijinja::Value::from(minijinja::value::Serde(context));
+        match compiled.render_captured_to(context, &mut out) {
+            Ok(_) => Ok(String::from_utf8(out.bytes).expect("templates write text")),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+}
+
+/// A sink that refuses more than [`MAX_RENDERED_BYTES`].
+struct Limited {
+    bytes: Vec<u8>,
+}
+
+impl std::io::Write for Limited {
+    fn write(&mut self, more: &[u8]) -> std::io::Result<usize> {
+        if self.bytes.len() + more.len() > MAX_RENDERED_BYTES {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(more.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A `chat_template` of a config: one text, a list of `{name, template}`, or names with texts.
+fn named_sources(value: &Value) -> Vec<(String, String)> {
+    let pair = |name: &str, source: &Value| Some((name.to_owned(), source.as_str()?.to_owned()));
+    match value {
+        Value::String(source) => vec![(DEFAULT.into(), source.clone())],
+        Value::Array(list) => list.iter().filter_map(|item| pair(item["name"].as_str()?, &item["template"])).collect(),
+        Value::Object(map) => map.iter().filter_map(|(name, source)| pair(name, source)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// What a failed rendering means to the client: the template's own words where it raised, else what went wrong.
+fn failure(error: &minijinja::Error) -> Failure {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        if let Some(Raised(words)) = inner.downcast_ref::<Raised>() {
+            return Failure::invalid("messages", format!("the model's chat template refuses this conversation: {words}"));
+        }
+        cause = inner.source();
+    }
+    let message = match error.kind() {
+        minijinja::ErrorKind::OutOfFuel => "the model's chat template took too long on this conversation".to_owned(),
+        _ => format!("the model's chat template failed on this conversation: {error}"),
+    };
+    Failure::invalid("messages", message)
+}
+
+/// Marks the end of the last message's text, and gives that text.
+fn mark_continued(messages: &mut [Value], template: &Template) -> Result<String, Failure> {
+    let refuse = |why: &str| Err(Failure::invalid("continue_final_message", why));
+    if !template.source.contains("content") {
+        return refuse("the model's chat template shows no content that could be continued");
+    }
+    let last = messages.last_mut().and_then(|message| message.get_mut("content"));
+    let text = match last {
+        Some(Value::Array(parts)) => parts.last_mut().and_then(|part| part.get_mut("text")),
+        other => other,
+    };
+    let Some(Value::String(text)) = text else {
+        return refuse("the final message has no text to continue");
+    };
+    let original = text.clone();
+    text.push_str(CONTINUE_TAG);
+    Ok(original)
+}
+
+/// Cuts a rendered prompt after the text that is continued.
+fn cut_continued(mut rendered: String, text: &str) -> Result<String, Failure> {
+    let tag = CONTINUE_TAG.trim_end();
+    let (Some(at), true) = (rendered.rfind(tag), rendered.contains(text.trim_matches(python::is_space))) else {
+        let why = "the final message does not appear in the prompt as it was sent: the model's chat template changes it, so it cannot be continued";
+        return Err(Failure::invalid("continue_final_message", why));
+    };
+    let keeps_space = rendered[at..].starts_with(CONTINUE_TAG);
+    rendered.truncate(at);
+    if !keeps_space {
+        // The template trims the message, so the space before the tag is the message's own.
+        rendered.truncate(rendered.trim_end_matches(python::is_space).len());
+    }
+    Ok(rendered)
+}
