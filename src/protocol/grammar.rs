@@ -71,12 +71,17 @@ impl EventGrammar {
     pub fn close(&self) -> Result<(), String> {
         match self.phase {
             Phase::Over => Ok(()),
-            Phase::Waiting | Phase::Generating => Err("the stream closed without `Finished` or `Failed`".into()),
+            Phase::Waiting | Phase::Generating => {
+                Err("the stream closed without `Finished` or `Failed`".into())
+            }
         }
     }
 
     /// Checks a whole stream that is closed.
-    pub fn check_all<'a>(num_choices: u32, events: impl IntoIterator<Item = &'a Event>) -> Result<(), String> {
+    pub fn check_all<'a>(
+        num_choices: u32,
+        events: impl IntoIterator<Item = &'a Event>,
+    ) -> Result<(), String> {
         let mut grammar = Self::new(num_choices);
         for event in events {
             grammar.check(event)?;
@@ -105,7 +110,9 @@ impl Choice {
                 Err(format!("tool call {index} came where call {} was due", self.num_tool_calls))
             }
             Delta::ToolArguments { index, .. } if *index < self.num_tool_calls => Ok(()),
-            Delta::ToolArguments { index, .. } => Err(format!("arguments came for tool call {index}, which is not open")),
+            Delta::ToolArguments { index, .. } => {
+                Err(format!("arguments came for tool call {index}, which is not open"))
+            }
         }
     }
 }
