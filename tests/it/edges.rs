@@ -19,9 +19,11 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
 fn rooms_name_only_their_friends() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (room, friends, strangers) in ROOMS {
-        let manifest = std::fs::read_to_string(root.join(room).join("Cargo.toml")).expect("every room has a manifest");
+        let manifest =
+            std::fs::read_to_string(root.join(room).join("Cargo.toml")).expect("every room has a manifest");
         let manifest: toml::Table = manifest.parse().expect("a manifest is TOML");
-        let dependencies = manifest.get("dependencies").and_then(|d| d.as_table()).cloned().unwrap_or_default();
+        let dependencies =
+            manifest.get("dependencies").and_then(|d| d.as_table()).cloned().unwrap_or_default();
         let named: BTreeSet<&str> =
             dependencies.keys().filter_map(|name| name.strip_prefix("candlewick-")).collect();
         let allowed: BTreeSet<&str> = friends.iter().copied().collect();

@@ -37,9 +37,16 @@ pub fn send(address: SocketAddr, request: &[u8]) -> Answer {
 }
 
 /// A request with a JSON body (or none) and extra headers.
-pub fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Answer {
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&Value>,
+) -> Answer {
     let body = body.map(Value::to_string).unwrap_or_default();
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n", body.len());
+    let mut head =
+        format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n", body.len());
     if !body.is_empty() {
         head.push_str("content-type: application/json\r\n");
     }
@@ -63,7 +70,11 @@ pub fn post(address: SocketAddr, path: &str, body: &Value) -> Answer {
 pub fn read_head(mut stream: BufReader<TcpStream>) -> Answer {
     let mut line = String::new();
     stream.read_line(&mut line).expect("a status line comes");
-    let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status in {line:?}"));
+    let status = line
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or_else(|| panic!("no status in {line:?}"));
     let mut headers = Vec::new();
     loop {
         line.clear();
@@ -75,7 +86,8 @@ pub fn read_head(mut stream: BufReader<TcpStream>) -> Answer {
         let (name, value) = header.split_once(':').expect("a header has a colon");
         headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let find = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let find =
+        |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
     let framing = match find("transfer-encoding") {
         Some("chunked") => Framing::Chunked,
         _ => Framing::Length(find("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)),
@@ -110,11 +122,16 @@ impl Answer {
 
     /// All `data:` frames but `[DONE]`, as JSON. Asserts that `[DONE]` is last if it is there.
     pub fn chunks(self) -> Vec<Value> {
-        let mut data = self.frames().filter_map(|frame| frame.strip_prefix("data: ").map(str::to_owned)).collect::<Vec<_>>();
+        let mut data = self
+            .frames()
+            .filter_map(|frame| frame.strip_prefix("data: ").map(str::to_owned))
+            .collect::<Vec<_>>();
         if data.last().is_some_and(|last| last == "[DONE]") {
             data.pop();
         }
-        data.iter().map(|text| serde_json::from_str(text).unwrap_or_else(|_| panic!("not JSON: {text:?}"))).collect()
+        data.iter()
+            .map(|text| serde_json::from_str(text).unwrap_or_else(|_| panic!("not JSON: {text:?}")))
+            .collect()
     }
 }
 
@@ -160,7 +177,8 @@ impl Body {
             Framing::Chunked => {
                 let mut line = String::new();
                 self.stream.read_line(&mut line).expect("a chunk size comes");
-                let size = usize::from_str_radix(line.trim(), 16).unwrap_or_else(|_| panic!("no chunk size in {line:?}"));
+                let size = usize::from_str_radix(line.trim(), 16)
+                    .unwrap_or_else(|_| panic!("no chunk size in {line:?}"));
                 let mut bytes = vec![0; size + 2];
                 self.stream.read_exact(&mut bytes).expect("the whole chunk comes");
                 bytes.truncate(size);

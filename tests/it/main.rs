@@ -1,0 +1,14 @@
+//! The program from outside: real servers on free ports, raw bytes, real clients. One test binary, so that it links once.
+
+mod auth;
+mod cancel;
+mod chat;
+mod completions;
+mod edges;
+mod faults;
+mod loading;
+mod overload;
+mod replay;
+mod sdk;
+mod soak;
+mod support;

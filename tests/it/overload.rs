@@ -1,0 +1,79 @@
+//! Limits: what is too much is refused at once, and health is told whatever the models do.
+
+use candlewick_engine::fake::FakeRule;
+use serde_json::json;
+
+use crate::support::eventually;
+use crate::support::server::{TestServer, chat_body};
+
+#[test]
+fn one_more_than_fits_is_refused_with_a_time_to_try_again() {
+    let server = TestServer::fake(FakeRule::says("ok"), |tree, _| {
+        tree.max_running = 2;
+        tree.max_queued = 1;
+    });
+    server.load("fake/model");
+    server.factory().control.step_gate.close();
+    let body = chat_body("fake/model", "Hello", json!({}));
+    std::thread::scope(|scope| {
+        let admitted: Vec<_> =
+            (0..3).map(|_| scope.spawn(|| server.post("/v1/chat/completions", &body).status)).collect();
+        eventually("three are in", || server.gateway().num_in_flight() == 3);
+        let refused = server.post("/v1/chat/completions", &body);
+        assert_eq!(refused.status, 429);
+        let seconds: u64 = refused.header("retry-after").expect("a time").parse().expect("in seconds");
+        assert!(seconds >= 1);
+        assert_eq!(refused.json()["error"]["code"], "rate_limit_exceeded");
+        server.factory().control.step_gate.open();
+        for request in admitted {
+            assert_eq!(request.join().expect("it is answered"), 200);
+        }
+    });
+    assert_eq!(server.post("/v1/chat/completions", &body).status, 200);
+}
+
+#[test]
+fn health_is_told_while_a_model_loads_and_while_a_step_hangs() {
+    let server = TestServer::fake(FakeRule::says("ok"), |_, _| {});
+    server.factory().load_gate.close();
+    std::thread::scope(|scope| {
+        let body = chat_body("fake/model", "Hello", json!({}));
+        let waiting = scope
+            .spawn(|| server.post("/v1/chat/completions", &chat_body("fake/model", "Hi", json!({}))).status);
+        server.factory().load_gate.wait_held();
+        assert_eq!(server.get("/health").json(), json!({"status": "ok"}));
+        server.factory().control.step_gate.close();
+        server.factory().load_gate.open();
+        server.factory().control.step_gate.wait_held();
+        assert_eq!(server.get("/health").json(), json!({"status": "ok"}));
+        assert_eq!(server.get("/ready").status, 200);
+        assert_eq!(server.get("/v1/models").status, 200);
+        server.factory().control.step_gate.open();
+        assert_eq!(waiting.join().expect("it is answered"), 200);
+        assert_eq!(server.post("/v1/chat/completions", &body).status, 200);
+    });
+}
+
+#[test]
+fn a_slow_reader_is_paused_and_loses_nothing() {
+    let server = TestServer::fake(FakeRule::default(), |tree, _| {
+        tree.stream_capacity = 2;
+        tree.kv_cache_bytes = 64 << 20;
+    });
+    server.load("fake/model");
+    let extra = json!({"max_tokens": 1500, "ignore_eos": true});
+    let whole = server.chat("fake/model", "Hello", extra.clone())["choices"][0]["message"]["content"].clone();
+    let mut body = chat_body("fake/model", "Hello", extra);
+    body["stream"] = json!(true);
+    let slow = server.post("/v1/chat/completions", &body);
+    // Others are served while nobody reads the stream.
+    for _ in 0..3 {
+        server.chat("fake/model", "Hi", json!({"max_tokens": 50, "ignore_eos": true}));
+    }
+    let text: String = slow
+        .chunks()
+        .iter()
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(text, whole);
+}

@@ -1,0 +1,91 @@
+//! The clients that people have, driving the binary that people run.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+/// The built binary, serving ember on a free port.
+struct Binary {
+    child: Child,
+    url: String,
+}
+
+impl Binary {
+    fn serve() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_candlewick"))
+            .args(["serve", "--port", "0", "--log-level", "warning"])
+            .envs([("HF_HUB_OFFLINE", "1"), ("HF_HUB_CACHE", "/nonexistent")])
+            .current_dir(std::env::temp_dir())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stdout = BufReader::new(child.stdout.take().expect("its output is piped"));
+        let url = stdout.lines().map_while(Result::ok).find_map(|line| {
+            let (_, rest) = line.split_once("http://")?;
+            Some(format!("http://{}", rest.split_whitespace().next()?))
+        });
+        Self { child, url: url.expect("it says where it listens") }
+    }
+}
+
+impl Drop for Binary {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where the clients are installed; `scripts/sdk/setup` brings them on the first run.
+fn clients() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sdk");
+        let setup = Command::new(root.join("scripts/sdk/setup")).arg(&folder).status();
+        assert!(
+            setup.is_ok_and(|status| status.success()),
+            "scripts/sdk/setup failed: it needs python3 (with venv) and npm"
+        );
+        folder
+    })
+}
+
+fn drive(program: &Path, script: &str) {
+    let server = Binary::serve();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/sdk").join(script);
+    let output = Command::new(program)
+        .arg(&script)
+        .arg(&server.url)
+        .env("NODE_PATH", clients().join("node/node_modules"))
+        .env_remove("HF_ENDPOINT")
+        .output()
+        .expect("the client starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.trim_end().ends_with("ok"),
+        "{}:\n{said}\n{}",
+        script.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn python_openai() {
+    drive(&clients().join("python/bin/python"), "openai_sync.py");
+}
+
+#[test]
+fn python_openai_async() {
+    drive(&clients().join("python/bin/python"), "openai_async.py");
+}
+
+#[test]
+fn huggingface_hub_inference_client() {
+    drive(&clients().join("python/bin/python"), "hf_client.py");
+}
+
+#[test]
+fn node_openai() {
+    drive(Path::new("node"), "openai_node.cjs");
+}
