@@ -1,0 +1,134 @@
+//! Which families there are, and how one becomes a model.
+
+use std::sync::Arc;
+
+use candlewick_engine::{LoadError, LoadOptions, ModelFactory, ModelFiles, ModelInfo, Weights};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use serde_json::Value;
+
+use crate::cache::bytes_per_token;
+use crate::config::{Config, corrupt};
+use crate::layers::decoder::{Decoder, DecoderConfig};
+use crate::model::DecoderWeights;
+use crate::weights::{Checkpoint, WeightReader};
+use crate::{llama, mistral, qwen2, qwen3, smollm3};
+
+type ReadConfig = fn(Config<'_>) -> Result<DecoderConfig, LoadError>;
+
+/// `model_type` → how its config is read.
+const FAMILIES: &[(&str, ReadConfig)] = &[
+    ("llama", llama::config),
+    ("mistral", mistral::config),
+    ("qwen2", qwen2::config),
+    ("qwen3", qwen3::config),
+    ("smollm3", smollm3::config),
+];
+
+/// Makes models that compute on the CPU. All of them share one pool of threads, so that two busy models take turns
+/// rather than oversubscribe the cores; a panic in a step ends that step, and the pool goes on.
+pub struct CandleFactory {
+    threads: Arc<ThreadPool>,
+}
+
+impl CandleFactory {
+    /// A factory whose models compute on that many threads; `None` takes as many as the machine has cores. The number
+    /// changes how fast an answer comes and nothing else.
+    ///
+    /// # Errors
+    /// [`LoadError::Internal`] if the system refuses the threads.
+    pub fn new(threads: Option<usize>) -> Result<Self, LoadError> {
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads.unwrap_or(0))
+            .thread_name(|index| format!("compute-{index}"))
+            .build()
+            .map_err(|error| LoadError::Internal(format!("compute threads could not be started: {error}")))?;
+        Ok(Self { threads: Arc::new(pool) })
+    }
+
+    /// Threads that its models compute on.
+    pub fn num_threads(&self) -> usize {
+        self.threads.current_num_threads()
+    }
+}
+
+impl ModelFactory for CandleFactory {
+    fn check(&self, config: &Value) -> Result<(), LoadError> {
+        read_config(config).map(drop)
+    }
+
+    fn load(
+        &self,
+        files: &ModelFiles,
+        options: &LoadOptions,
+        on_progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Arc<dyn Weights>, LoadError> {
+        if let Some(gguf) = &files.gguf {
+            return Err(LoadError::Unsupported(format!("{gguf}: GGUF files are not read yet; use safetensors")));
+        }
+        let json = files.json("config.json")?;
+        let json = json.ok_or_else(|| LoadError::NotFound("there is no config.json".into()))?;
+        let config = read_config(&json)?;
+        let checkpoint = Checkpoint::open(files)?;
+        let mut reader = WeightReader::new(&checkpoint, options.dtype, on_progress);
+        let decoder = Decoder::load(&config, &mut reader)?;
+        warn_of_unread(&config, &reader.unread());
+        let info = ModelInfo {
+            family: config.family.into(),
+            max_position_embeddings: config.max_position_embeddings,
+            vocab_size: config.vocab_size,
+            num_parameters: reader.num_parameters,
+            weight_bytes: reader.num_bytes,
+            kv_bytes_per_token: bytes_per_token(config.layers.len(), config.heads),
+        };
+        finish_progress(on_progress, checkpoint.len() as u64)?;
+        let (num_layers, heads) = (config.layers.len(), config.heads);
+        Ok(Arc::new(DecoderWeights::new(decoder, info, num_layers, heads, self.threads.clone())))
+    }
+}
+
+/// Reads a config by its family, or says what is not there.
+fn read_config(json: &Value) -> Result<DecoderConfig, LoadError> {
+    let config = Config(json);
+    let Some(family) = config.get("model_type") else {
+        return Err(corrupt("it has no `model_type`".into()));
+    };
+    let family = config.text("model_type", "").map_err(|_| corrupt(format!("`model_type` is {family}")))?;
+    let Some((_, read)) = FAMILIES.iter().find(|(name, _)| *name == family) else {
+        let names: Vec<_> = FAMILIES.iter().map(|(name, _)| *name).collect();
+        return Err(LoadError::Unsupported(format!(
+            "models of type {family:?} are not there yet; those that are: {}",
+            names.join(", ")
+        )));
+    };
+    if let Some(quantization) = config.get("quantization_config") {
+        let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
+        return Err(LoadError::Unsupported(format!(
+            "weights quantized by {method:?} are not read yet; use a checkpoint in BF16, F16 or F32"
+        )));
+    }
+    if let Some(architectures) = config.get("architectures").and_then(Value::as_array).filter(|all| !all.is_empty()) {
+        let generates = |name: &str| name.ends_with("ForCausalLM") || name.ends_with("Model");
+        if !architectures.iter().filter_map(Value::as_str).any(generates) {
+            return Err(LoadError::Unsupported(format!(
+                "{} does not generate text; of {family}, only …ForCausalLM is there",
+                Value::from(architectures.clone())
+            )));
+        }
+    }
+    read(config)
+}
+
+/// Tells of tensors that the config does not call for: the likeliest sign of a config that is not the checkpoint's.
+fn warn_of_unread(config: &DecoderConfig, unread: &[&str]) {
+    // Old checkpoints store what is computed from the config, and some store a tied head twice.
+    let strange = |name: &&&str| !name.ends_with("rotary_emb.inv_freq") && **name != "lm_head.weight";
+    if let Some(first) = unread.iter().find(strange) {
+        let num_unread = unread.iter().filter(strange).count();
+        tracing::warn!(family = config.family, num_unread, first, "tensors that the config does not call for");
+    }
+}
+
+/// Reports the whole as done, whatever share of the checkpoint's tensors the model called for.
+fn finish_progress(on_progress: &mut dyn FnMut(u64, u64) -> bool, total: u64) -> Result<(), LoadError> {
+    if on_progress(total, total) { Ok(()) } else { Err(LoadError::Internal("loading was stopped".into())) }
+}

@@ -1,0 +1,96 @@
+//! The activations of gated feed-forward layers, under the names of `config.json`, and sums of rows.
+
+use candle_core::cpu::erf::erf_f32;
+
+use super::exp::exp;
+use super::lanes::{Kernel, Lanes, dispatch};
+use super::rows::for_each_row;
+
+/// An activation function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// x · sigmoid(x) (arXiv:1606.08415).
+    Silu,
+    /// x · Φ(x), with the normal distribution itself.
+    Gelu,
+    /// x · Φ(x), approximated by a hyperbolic tangent.
+    GeluTanh,
+    /// x · sigmoid(1.702 x).
+    QuickGelu,
+    /// max(x, 0).
+    Relu,
+    /// max(x, 0)².
+    Relu2,
+}
+
+impl Activation {
+    /// The names that `hidden_act` may have here, for error messages.
+    pub(crate) const NAMES: &str =
+        "silu, swish, gelu, gelu_python, gelu_new, gelu_fast, gelu_pytorch_tanh, gelu_python_tanh, quick_gelu, \
+         relu, relu2";
+
+    /// The function of that name in transformers' `ACT2FN`.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "silu" | "swish" => Self::Silu,
+            "gelu" | "gelu_python" => Self::Gelu,
+            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate" => Self::GeluTanh,
+            "quick_gelu" => Self::QuickGelu,
+            "relu" => Self::Relu,
+            "relu2" => Self::Relu2,
+            _ => return None,
+        })
+    }
+
+    #[inline(always)]
+    fn apply(self, x: f32) -> f32 {
+        match self {
+            Self::Silu => x / (1.0 + exp(-x)),
+            Self::QuickGelu => x / (1.0 + exp(-1.702 * x)),
+            Self::Gelu => 0.5 * x * (1.0 + erf_f32(x * std::f32::consts::FRAC_1_SQRT_2)),
+            Self::GeluTanh => {
+                let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+                0.5 * x * (1.0 + inner.tanh())
+            }
+            Self::Relu => x.max(0.0),
+            Self::Relu2 => x.max(0.0) * x.max(0.0),
+        }
+    }
+}
+
+/// `out = activation(gate) · up`, element by element.
+pub(crate) fn gated(activation: Activation, gate: &[f32], up: &[f32], width: usize, out: &mut [f32]) {
+    for_each_row(out, width, |row, out| {
+        let (gate, up) = (&gate[row * width..][..width], &up[row * width..][..width]);
+        dispatch(Gated { activation, gate, up, out });
+    });
+}
+
+struct Gated<'a> {
+    activation: Activation,
+    gate: &'a [f32],
+    up: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Gated<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let all = self.out.iter_mut().zip(self.gate).zip(self.up);
+        match self.activation {
+            // Named here so that its loop is compiled without the choice inside.
+            Activation::Silu => all.for_each(|((out, gate), up)| *out = Activation::Silu.apply(*gate) * up),
+            activation => all.for_each(|((out, gate), up)| *out = activation.apply(*gate) * up),
+        }
+    }
+}
+
+/// `out = a + b`, element by element: a residual connection.
+pub(crate) fn add(a: &[f32], b: &[f32], width: usize, out: &mut [f32]) {
+    for_each_row(out, width, |row, out| {
+        let (a, b) = (&a[row * width..][..width], &b[row * width..][..width]);
+        out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = a + b);
+    });
+}

@@ -1,0 +1,400 @@
+//! Sixteen `f32` side by side, on whatever the machine has, and the choice of it at run time.
+//!
+//! A kernel is written once over [`Lanes`] and compiled for each instruction set; [`dispatch`] picks one. All of them
+//! keep the same sixteen partial sums and add them up in the same tree, so that the instruction set changes a result
+//! only where a machine has no fused multiply-add.
+
+use half::{bf16, f16};
+
+/// Number of lanes.
+pub(crate) const LANES: usize = 16;
+
+/// Sixteen `f32`.
+///
+/// # Safety
+/// Methods may only be called where the instruction set of the type is enabled, which [`dispatch`] sees to; pointers
+/// must be valid for sixteen elements.
+#[allow(clippy::missing_safety_doc)]
+pub(crate) trait Lanes: Copy {
+    /// Whether there are registers for a tile of six rows by four outputs.
+    const MANY_REGISTERS: bool;
+
+    /// All zero.
+    unsafe fn zero() -> Self;
+    /// All the same.
+    unsafe fn splat(value: f32) -> Self;
+    /// From memory.
+    unsafe fn load_f32(from: *const f32) -> Self;
+    /// From memory, widened.
+    unsafe fn load_bf16(from: *const bf16) -> Self;
+    /// From memory, widened.
+    unsafe fn load_f16(from: *const f16) -> Self;
+    /// To memory.
+    unsafe fn store(self, to: *mut f32);
+    /// `self + a * b`, lane by lane.
+    unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// The sum of the lanes: halves onto each other, four times.
+    unsafe fn sum(self) -> f32;
+}
+
+/// A type that weights are kept in.
+pub(crate) trait Element: Copy + Send + Sync {
+    /// Zero, for padding.
+    const ZERO: Self;
+
+    /// The value.
+    fn widen(self) -> f32;
+
+    /// Sixteen from memory.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    unsafe fn load<L: Lanes>(from: *const Self) -> L;
+}
+
+impl Element for f32 {
+    const ZERO: Self = 0.0;
+
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::load_f32(from) }
+    }
+}
+
+impl Element for bf16 {
+    const ZERO: Self = bf16::ZERO;
+
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::load_bf16(from) }
+    }
+}
+
+impl Element for f16 {
+    const ZERO: Self = f16::ZERO;
+
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::load_f16(from) }
+    }
+}
+
+/// A kernel's body, generic over the lanes it is compiled with. `run` and all it calls must be `#[inline(always)]`, or
+/// they are compiled without the instruction set.
+pub(crate) trait Kernel {
+    /// What it returns.
+    type Output;
+
+    /// The body.
+    ///
+    /// # Safety
+    /// Only to be called by [`dispatch`].
+    unsafe fn run<L: Lanes>(self) -> Self::Output;
+}
+
+/// An instruction set that kernels are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isa {
+    /// What every machine of the target has.
+    Portable,
+    /// AVX2 with FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512 foundation.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Isa {
+    /// The best that this machine has.
+    pub(crate) fn best() -> Self {
+        *Self::available().last().expect("the portable one is always there")
+    }
+
+    /// All that this machine has, best last.
+    pub(crate) fn available() -> &'static [Self] {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            let avx512 = avx2 && is_x86_feature_detected!("avx512f");
+            match (avx2, avx512) {
+                (true, true) => &[Self::Portable, Self::Avx2, Self::Avx512],
+                (true, false) => &[Self::Portable, Self::Avx2],
+                _ => &[Self::Portable],
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        &[Self::Portable]
+    }
+}
+
+/// Runs a kernel on the best instruction set of this machine.
+#[inline]
+pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    dispatch_on(Isa::best(), kernel)
+}
+
+/// Runs a kernel on one instruction set, which must be available.
+#[inline]
+pub(crate) fn dispatch_on<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa {
+        // SAFETY: `Portable` needs nothing.
+        Isa::Portable => unsafe { kernel.run::<Portable>() },
+        // SAFETY: `Isa::available` saw the features.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { x86::run_avx2(kernel) },
+        // SAFETY: `Isa::available` saw the features.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { x86::run_avx512(kernel) },
+    }
+}
+
+/// Lanes in an array; the compiler makes of it what the target has.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable([f32; LANES]);
+
+/// `a * b + c`, fused where that is an instruction and not a library call.
+#[inline(always)]
+fn add_product(c: f32, a: f32, b: f32) -> f32 {
+    if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { a.mul_add(b, c) } else { a * b + c }
+}
+
+impl Lanes for Portable {
+    const MANY_REGISTERS: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([0.0; LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self([value; LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn load_f32(from: *const f32) -> Self {
+        // SAFETY: the caller's promise of sixteen elements.
+        Self(unsafe { from.cast::<[f32; LANES]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: the caller's promise of sixteen elements.
+        Self(unsafe { from.cast::<[bf16; LANES]>().read_unaligned() }.map(bf16::to_f32))
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: the caller's promise of sixteen elements.
+        Self(unsafe { from.cast::<[f16; LANES]>().read_unaligned() }.map(f16::to_f32))
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's promise of sixteen elements.
+        unsafe { to.cast::<[f32; LANES]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
+        for lane in 0..LANES {
+            self.0[lane] = add_product(self.0[lane], a.0[lane], b.0[lane]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn sum(mut self) -> f32 {
+        for half in [8, 4, 2, 1] {
+            for lane in 0..half {
+                self.0[lane] += self.0[lane + half];
+            }
+        }
+        self.0[0]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use half::{bf16, f16};
+
+    use super::{Kernel, Lanes};
+
+    /// # Safety
+    /// The machine has AVX2, FMA and F16C.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: the features are enabled here.
+        unsafe { kernel.run::<Avx2>() }
+    }
+
+    /// # Safety
+    /// The machine has AVX-512F, AVX2, FMA and F16C.
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: the features are enabled here.
+        unsafe { kernel.run::<Avx512>() }
+    }
+
+    /// Lanes 0–7 and 8–15.
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx2(__m256, __m256);
+
+    /// The sum of eight lanes, halves onto each other.
+    #[inline(always)]
+    unsafe fn sum8(eight: __m256) -> f32 {
+        // SAFETY: called by the two sets below only, which both have AVX.
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+
+    impl Lanes for Avx2 {
+        const MANY_REGISTERS: bool = false;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: the caller's promise, here and below.
+            unsafe { Self(_mm256_setzero_ps(), _mm256_setzero_ps()) }
+        }
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm256_set1_ps(value), _mm256_set1_ps(value)) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f32(from: *const f32) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const bf16) -> Self {
+            // SAFETY: as above. A bf16 is the upper half of an f32.
+            unsafe {
+                let widen = |from: *const bf16| {
+                    let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
+                };
+                Self(widen(from), widen(from.add(8)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(from: *const f16) -> Self {
+            // SAFETY: as above.
+            unsafe {
+                let widen = |from: *const f16| _mm256_cvtph_ps(_mm_loadu_si128(from.cast()));
+                Self(widen(from), widen(from.add(8)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: as above.
+            unsafe {
+                _mm256_storeu_ps(to, self.0);
+                _mm256_storeu_ps(to.add(8), self.1);
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm256_fmadd_ps(a.0, b.0, self.0), _mm256_fmadd_ps(a.1, b.1, self.1)) }
+        }
+
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            // SAFETY: as above.
+            unsafe { sum8(_mm256_add_ps(self.0, self.1)) }
+        }
+    }
+
+    /// One register.
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx512(__m512);
+
+    impl Lanes for Avx512 {
+        const MANY_REGISTERS: bool = true;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: the caller's promise, here and below.
+            unsafe { Self(_mm512_setzero_ps()) }
+        }
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm512_set1_ps(value)) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f32(from: *const f32) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm512_loadu_ps(from)) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const bf16) -> Self {
+            // SAFETY: as above. A bf16 is the upper half of an f32.
+            unsafe {
+                let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+                Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(from: *const f16) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: as above.
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm512_fmadd_ps(a.0, b.0, self.0)) }
+        }
+
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            // SAFETY: as above.
+            unsafe {
+                let low = _mm512_castps512_ps256(self.0);
+                let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0)));
+                sum8(_mm256_add_ps(low, high))
+            }
+        }
+    }
+}

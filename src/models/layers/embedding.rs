@@ -1,0 +1,75 @@
+//! Token embeddings, and the choice of rows.
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use candlewick_engine::LoadError;
+use half::{bf16, f16};
+
+use super::slice::contiguous;
+use crate::kernels::lanes::Element;
+use crate::kernels::rows::for_each_row;
+use crate::weights::WeightReader;
+
+/// A table of one vector for each token.
+pub(crate) struct Embedding {
+    table: Tensor,
+}
+
+impl Embedding {
+    /// Reads `{name}.weight`.
+    pub(crate) fn load(
+        weights: &mut WeightReader<'_>,
+        name: &str,
+        vocab_size: usize,
+        width: usize,
+    ) -> std::result::Result<Self, LoadError> {
+        Ok(Self { table: weights.matrix(&format!("{name}.weight"), [vocab_size, width])? })
+    }
+
+    /// The table `(vocab, width)`, for a head that is tied to it.
+    pub(crate) fn table(&self) -> &Tensor {
+        &self.table
+    }
+
+    /// Token ids → `(rows, width)` in `f32`.
+    pub(crate) fn forward(&self, token_ids: &[u32]) -> Result<Tensor> {
+        gather(&self.table, token_ids)
+    }
+}
+
+/// Rows of a matrix, by index, in `f32`.
+pub(crate) fn gather(table: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    table.apply_op1_no_bwd(&GatherOp { rows })
+}
+
+struct GatherOp<'a> {
+    rows: &'a [u32],
+}
+
+impl CustomOp1 for GatherOp<'_> {
+    fn name(&self) -> &'static str {
+        "gather"
+    }
+
+    fn cpu_fwd(&self, table: &CpuStorage, at: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (num_rows, width) = at.shape().dims2()?;
+        if let Some(row) = self.rows.iter().find(|&&row| row as usize >= num_rows) {
+            bail!("row {row} was asked of a table of {num_rows}");
+        }
+        let mut out = vec![0.0; self.rows.len() * width];
+        match table {
+            CpuStorage::BF16(_) => copy_rows(contiguous::<bf16>(table, at)?, self.rows, width, &mut out),
+            CpuStorage::F16(_) => copy_rows(contiguous::<f16>(table, at)?, self.rows, width, &mut out),
+            CpuStorage::F32(_) => copy_rows(contiguous::<f32>(table, at)?, self.rows, width, &mut out),
+            other => bail!("an embedding has no kernel for {:?}", other.dtype()),
+        }
+        Ok((CpuStorage::F32(out), (self.rows.len(), width).into()))
+    }
+}
+
+fn copy_rows<W: Element>(table: &[W], rows: &[u32], width: usize, out: &mut [f32]) {
+    for_each_row(out, width, |index, out| {
+        let row = &table[rows[index] as usize * width..][..width];
+        out.iter_mut().zip(row).for_each(|(out, x)| *out = x.widen());
+    });
+}

@@ -1,0 +1,48 @@
+//! Root-mean-square norm.
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candlewick_engine::LoadError;
+
+use super::slice::contiguous;
+use crate::kernels::norm::rms_norm;
+use crate::weights::WeightReader;
+
+/// Scales each row to a root mean square of one, then by a learned weight.
+pub(crate) struct RmsNorm {
+    weight: Tensor,
+    epsilon: f32,
+}
+
+impl RmsNorm {
+    /// Reads `{name}.weight`.
+    pub(crate) fn load(
+        weights: &mut WeightReader<'_>,
+        name: &str,
+        width: usize,
+        epsilon: f32,
+    ) -> std::result::Result<Self, LoadError> {
+        Ok(Self { weight: weights.vector(&format!("{name}.weight"), width)?, epsilon })
+    }
+
+    /// `(rows, width)` → the same. A width of several heads is normed head by head.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.apply_op2_no_bwd(&self.weight, &RmsNormOp { epsilon: self.epsilon })
+    }
+}
+
+struct RmsNormOp {
+    epsilon: f32,
+}
+
+impl CustomOp2 for RmsNormOp {
+    fn name(&self) -> &'static str {
+        "rms-norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout, w: &CpuStorage, w_at: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (x, weight) = (contiguous::<f32>(x, x_at)?, contiguous::<f32>(w, w_at)?);
+        let mut out = vec![0.0; x.len()];
+        rms_norm(x, weight, self.epsilon, &mut out);
+        Ok((CpuStorage::F32(out), x_at.shape().clone()))
+    }
+}

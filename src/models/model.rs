@@ -1,0 +1,148 @@
+//! A decoder at rest and at work: the engine's [`Weights`] and [`Model`].
+
+use std::sync::Arc;
+
+use candle_core::Storage;
+use candlewick_engine::{KvCacheShape, Model, ModelInfo, StepError, StepOutcome, StepPlan, TokenScore, Weights};
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use crate::batch::Batch;
+use crate::cache::KvCache;
+use crate::kernels::attention::HeadShape;
+use crate::layers::decoder::Decoder;
+use crate::sampler;
+
+/// Logits that are in memory at once, when a long prompt is scored.
+const LOGITS_BYTES_MAX: usize = 64 << 20;
+
+/// The weights of a decoder, with the threads that its steps run on.
+pub(crate) struct DecoderWeights {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    decoder: Decoder,
+    info: ModelInfo,
+    num_layers: usize,
+    heads: HeadShape,
+    threads: Arc<ThreadPool>,
+}
+
+impl DecoderWeights {
+    /// Weights of `num_layers` layers of such heads.
+    pub(crate) fn new(
+        decoder: Decoder,
+        info: ModelInfo,
+        num_layers: usize,
+        heads: HeadShape,
+        threads: Arc<ThreadPool>,
+    ) -> Self {
+        Self { shared: Arc::new(Shared { decoder, info, num_layers, heads, threads }) }
+    }
+}
+
+impl Weights for DecoderWeights {
+    fn info(&self) -> &ModelInfo {
+        &self.shared.info
+    }
+
+    fn start(&self, shape: KvCacheShape) -> Result<Box<dyn Model>, StepError> {
+        let cache = KvCache::new(shape, self.shared.num_layers, self.shared.heads)?;
+        Ok(Box::new(DecoderModel { shared: self.shared.clone(), cache }))
+    }
+}
+
+/// A decoder with a KV cache of its own.
+struct DecoderModel {
+    shared: Arc<Shared>,
+    cache: KvCache,
+}
+
+impl Model for DecoderModel {
+    fn step(&mut self, plan: &StepPlan) -> Result<StepOutcome, StepError> {
+        let Self { shared, cache } = self;
+        let batch = Batch::new(plan, shared.info.vocab_size, cache.shape())?;
+        if batch.token_ids.is_empty() {
+            return Ok(StepOutcome::default());
+        }
+        // The whole step runs inside the pool, so that its layers share out work without leaving it.
+        shared.threads.install(|| shared.step(plan, &batch, cache))
+    }
+}
+
+impl Shared {
+    fn step(&self, plan: &StepPlan, batch: &Batch<'_>, cache: &mut KvCache) -> Result<StepOutcome, StepError> {
+        let hidden = self.decoder.forward(batch, cache).map_err(compute)?;
+        let wanted = wanted_rows(plan, batch);
+        let mut outcome = StepOutcome {
+            sampled: vec![None; plan.chunks.len()],
+            prompt_scores: vec![Vec::new(); plan.chunks.len()],
+        };
+        let rows_max = (LOGITS_BYTES_MAX / (self.info.vocab_size * size_of::<f32>())).max(1);
+        for wanted in wanted.chunks(rows_max) {
+            let rows: Vec<u32> = wanted.iter().map(|wanted| wanted.row as u32).collect();
+            let logits = self.decoder.logits(&hidden, &rows).map_err(compute)?;
+            let (storage, _) = logits.storage_and_layout();
+            let Storage::Cpu(storage) = &*storage else {
+                return Err(StepError::Compute("the logits are not in main memory".into()));
+            };
+            let logits = storage.as_slice::<f32>().map_err(compute)?;
+            let answers = logits.par_chunks_exact(self.info.vocab_size).zip(wanted);
+            let answers: Vec<_> = answers.map(|(logits, wanted)| answer(plan, logits, wanted)).collect();
+            for (wanted, answer) in wanted.iter().zip(answers) {
+                let Answer { sampled, score } = answer?;
+                outcome.sampled[wanted.chunk] = sampled.or(outcome.sampled[wanted.chunk].take());
+                outcome.prompt_scores[wanted.chunk].extend(score);
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+fn compute(error: candle_core::Error) -> StepError {
+    StepError::Compute(error.to_string())
+}
+
+/// A row whose logits are asked for.
+struct Wanted {
+    row: usize,
+    chunk: usize,
+    /// Which of the chunk's tokens it is.
+    token: usize,
+    sampled: bool,
+    scored: bool,
+}
+
+/// The rows that are sampled or scored, in order.
+fn wanted_rows(plan: &StepPlan, batch: &Batch<'_>) -> Vec<Wanted> {
+    let mut wanted = Vec::new();
+    for (chunk, (asked, segment)) in plan.chunks.iter().zip(&batch.segments).enumerate() {
+        let num_scored = asked.prompt_logprobs.as_ref().map_or(0, |asked| asked.next_token_ids.len());
+        for token in 0..segment.num_rows {
+            let sampled = asked.sample.is_some() && token + 1 == segment.num_rows;
+            let scored = token < num_scored;
+            if sampled || scored {
+                wanted.push(Wanted { row: segment.first_row + token, chunk, token, sampled, scored });
+            }
+        }
+    }
+    wanted
+}
+
+struct Answer {
+    sampled: Option<candlewick_engine::SampledToken>,
+    score: Option<TokenScore>,
+}
+
+fn answer(plan: &StepPlan, logits: &[f32], wanted: &Wanted) -> Result<Answer, StepError> {
+    let chunk = &plan.chunks[wanted.chunk];
+    let sampled = chunk.sample.as_ref().filter(|_| wanted.sampled);
+    let scored = chunk.prompt_logprobs.as_ref().filter(|_| wanted.scored);
+    Ok(Answer {
+        sampled: sampled.map(|spec| sampler::sample(logits, spec)).transpose()?,
+        score: scored
+            .map(|asked| sampler::score(logits, asked.next_token_ids[wanted.token], asked.num_top))
+            .transpose()?,
+    })
+}

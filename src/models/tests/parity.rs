@@ -1,0 +1,341 @@
+//! The numbers are right and do not depend on the load: every family against what transformers answered for the same
+//! checkpoint, and every way of cutting up the work against every other, bit for bit.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candlewick_engine::{
+    BlockId, Chunk, DType, KvCacheShape, LoadOptions, Model, ModelFactory, ModelFile, ModelFiles, PromptLogprobs,
+    SampleSpec, SampledToken, SamplingParams, SequenceId, StepPlan, TokenScore, Weights,
+};
+use candlewick_models::CandleFactory;
+use candlewick_protocol::RequestKey;
+use serde_json::Value;
+
+/// How far log-probabilities may be from transformers', in f32.
+const TOLERANCE: f32 = 1e-3;
+/// Likeliest tokens that the fixtures list.
+const NUM_TOP: u32 = 5;
+
+/// A checkpoint, and what transformers answered.
+struct Fixture {
+    name: String,
+    files: ModelFiles,
+    cases: Vec<Case>,
+}
+
+struct Case {
+    name: String,
+    prompt: Vec<u32>,
+    steps: Vec<TokenScore>,
+    ids: Vec<u32>,
+}
+
+/// Every fixture in the repository, and in the folder that `CANDLEWICK_PARITY` names, for trying other seeds.
+fn fixtures() -> Vec<Fixture> {
+    let ours = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/parity");
+    let more = std::env::var_os("CANDLEWICK_PARITY").map(PathBuf::from);
+    let mut fixtures = Vec::new();
+    for folder in [Some(ours), more].into_iter().flatten() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            fixtures.push(read_fixture(entry.unwrap().path()));
+        }
+    }
+    fixtures.sort_by(|a, b| a.name.cmp(&b.name));
+    assert!(fixtures.len() >= 10, "five families, small and odd");
+    fixtures
+}
+
+fn read_fixture(folder: PathBuf) -> Fixture {
+    let expected: Value = serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder.join("checkpoint")).unwrap() {
+        let path = entry.unwrap().path();
+        files.insert(path.file_name().unwrap().to_str().unwrap().to_owned(), ModelFile::Path(path));
+    }
+    Fixture {
+        name: folder.file_name().unwrap().to_str().unwrap().to_owned(),
+        files: ModelFiles { files, gguf: None },
+        cases: expected["cases"].as_array().unwrap().iter().map(read_case).collect(),
+    }
+}
+
+fn read_case(case: &Value) -> Case {
+    let step = |step: &Value| TokenScore {
+        logprob: step["logprob"].as_f64().unwrap() as f32,
+        top: step["top"].as_array().unwrap().iter().map(|one| (id(&one[0]), one[1].as_f64().unwrap() as f32)).collect(),
+    };
+    Case {
+        name: case["name"].as_str().unwrap().to_owned(),
+        prompt: case["input_ids"].as_array().unwrap().iter().map(id).collect(),
+        steps: case["steps"].as_array().unwrap().iter().map(step).collect(),
+        ids: case["greedy_ids"].as_array().unwrap().iter().map(id).collect(),
+    }
+}
+
+fn id(value: &Value) -> u32 {
+    value.as_u64().unwrap() as u32
+}
+
+fn load(fixture: &Fixture, threads: usize, dtype: DType) -> Arc<dyn Weights> {
+    let factory = CandleFactory::new(Some(threads)).unwrap();
+    factory.load(&fixture.files, &LoadOptions { dtype }, &mut |_, _| true).unwrap()
+}
+
+fn greedy() -> SamplingParams {
+    SamplingParams {
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        frequency_penalty: 0.0,
+        presence_penalty: 0.0,
+        logit_bias: BTreeMap::new(),
+        seed: 11,
+        max_tokens: 64,
+        min_tokens: 0,
+        stop: Vec::new(),
+        stop_token_ids: Vec::new(),
+        eos_token_ids: Vec::new(),
+        include_stop_str_in_output: false,
+        skip_special_tokens: true,
+        logprobs: Some(NUM_TOP),
+    }
+}
+
+/// How the work is cut up.
+#[derive(Clone, Copy)]
+struct Cut {
+    /// Most tokens of a chunk.
+    chunk: usize,
+    /// Tokens in a block.
+    block_size: usize,
+    /// Blocks are dealt out in steps of this, so that tables are out of order.
+    stride: usize,
+}
+
+const WHOLE: Cut = Cut { chunk: usize::MAX, block_size: 16, stride: 1 };
+
+/// A sequence under way.
+struct Running {
+    tokens: Vec<u32>,
+    num_prompt: usize,
+    num_computed: usize,
+    block_table: Vec<BlockId>,
+    params: Arc<SamplingParams>,
+    sampled: Vec<SampledToken>,
+}
+
+/// Generates `num_tokens` for every prompt, all in one batch.
+fn generate(
+    weights: &Arc<dyn Weights>,
+    prompts: &[&[u32]],
+    num_tokens: usize,
+    params: &SamplingParams,
+    cut: Cut,
+) -> Vec<Vec<SampledToken>> {
+    let num_blocks_each: Vec<usize> =
+        prompts.iter().map(|prompt| (prompt.len() + num_tokens).div_ceil(cut.block_size)).collect();
+    // A number of blocks that the stride has no factor in common with, so that dealing visits every block.
+    let num_blocks = (num_blocks_each.iter().sum::<usize>() + 1).next_multiple_of(cut.stride) + 1;
+    let mut dealt = (0..).map(|n| BlockId((n * cut.stride % num_blocks) as u32));
+    let shape = KvCacheShape { num_blocks: num_blocks as u32, block_size: cut.block_size as u32 };
+    let mut model = weights.start(shape).unwrap();
+    let mut running: Vec<Running> = prompts
+        .iter()
+        .zip(num_blocks_each)
+        .map(|(prompt, blocks)| Running {
+            tokens: prompt.to_vec(),
+            num_prompt: prompt.len(),
+            num_computed: 0,
+            block_table: dealt.by_ref().take(blocks).collect(),
+            params: Arc::new(params.clone()),
+            sampled: Vec::new(),
+        })
+        .collect();
+    while step(model.as_mut(), &mut running, num_tokens, cut.chunk) {}
+    running.into_iter().map(|running| running.sampled).collect()
+}
+
+/// One step for every sequence that is not complete; `false` if all are.
+fn step(model: &mut dyn Model, running: &mut [Running], num_tokens: usize, chunk_max: usize) -> bool {
+    let mut plan = StepPlan::default();
+    let mut planned = Vec::new();
+    for (index, sequence) in running.iter().enumerate().filter(|(_, running)| running.sampled.len() < num_tokens) {
+        let end = sequence.tokens.len().min(sequence.num_computed.saturating_add(chunk_max));
+        let sample = (end == sequence.tokens.len()).then(|| SampleSpec {
+            params: sequence.params.clone(),
+            choice: 0,
+            num_generated: (sequence.tokens.len() - sequence.num_prompt) as u32,
+            history: None,
+        });
+        plan.chunks.push(Chunk {
+            sequence: SequenceId { request: RequestKey(index as u64), choice: 0 },
+            token_ids: sequence.tokens[sequence.num_computed..end].to_vec(),
+            start: sequence.num_computed,
+            block_table: sequence.block_table.clone(),
+            sample,
+            prompt_logprobs: None,
+        });
+        planned.push(index);
+    }
+    if planned.is_empty() {
+        return false;
+    }
+    let outcome = model.step(&plan).unwrap();
+    for ((index, chunk), sampled) in planned.into_iter().zip(&plan.chunks).zip(outcome.sampled) {
+        running[index].num_computed += chunk.token_ids.len();
+        if let Some(token) = sampled {
+            running[index].tokens.push(token.token_id);
+            running[index].sampled.push(token);
+        }
+    }
+    true
+}
+
+fn tokens(sampled: &[SampledToken]) -> Vec<u32> {
+    sampled.iter().map(|token| token.token_id).collect()
+}
+
+fn prompts(fixture: &Fixture) -> Vec<&[u32]> {
+    fixture.cases.iter().map(|case| case.prompt.as_slice()).collect()
+}
+
+#[test]
+fn answers_are_those_of_transformers() {
+    for fixture in fixtures() {
+        let weights = load(&fixture, 2, DType::Auto);
+        for case in &fixture.cases {
+            let at = format!("{} {}", fixture.name, case.name);
+            let [sampled] = &generate(&weights, &[&case.prompt], case.ids.len(), &greedy(), WHOLE)[..] else {
+                panic!("one prompt, one answer")
+            };
+            assert_eq!(tokens(sampled), case.ids, "{at}");
+            for (step, (token, expected)) in sampled.iter().zip(&case.steps).enumerate() {
+                let score = token.score.as_ref().expect("log-probabilities were asked for");
+                close(score.logprob, expected.logprob, &format!("{at}, step {step}"));
+                for ((id, logprob), expected) in score.top.iter().zip(&expected.top) {
+                    // Neighbours that are closer than the tolerance may have changed places.
+                    close(*logprob, expected.1, &format!("{at}, step {step}, token {id}"));
+                }
+            }
+        }
+    }
+}
+
+fn close(found: f32, expected: f32, at: &str) {
+    assert!((found - expected).abs() <= TOLERANCE, "{at}: {found}, not {expected}");
+}
+
+#[test]
+fn the_cut_of_the_work_changes_no_bit() {
+    const NUM_TOKENS: usize = 12;
+    let cuts = [
+        ("chunks of 1", Cut { chunk: 1, ..WHOLE }),
+        ("chunks of 7", Cut { chunk: 7, ..WHOLE }),
+        ("chunks of 64, blocks of 8 in disorder", Cut { chunk: 64, block_size: 8, stride: 5 }),
+        ("blocks of 5 in disorder", Cut { chunk: usize::MAX, block_size: 5, stride: 3 }),
+        ("blocks of 1", Cut { chunk: 50, block_size: 1, stride: 7 }),
+    ];
+    for fixture in fixtures() {
+        let weights = load(&fixture, 2, DType::Auto);
+        let alone: Vec<_> = prompts(&fixture)
+            .iter()
+            .map(|prompt| generate(&weights, &[prompt], NUM_TOKENS, &greedy(), WHOLE).remove(0))
+            .collect();
+        let together = generate(&weights, &prompts(&fixture), NUM_TOKENS, &greedy(), WHOLE);
+        assert_eq!(together, alone, "{}: a batch of all, and each alone", fixture.name);
+        for (what, cut) in cuts {
+            let found = generate(&weights, &prompts(&fixture), NUM_TOKENS, &greedy(), cut);
+            assert_eq!(found, alone, "{}: {what}", fixture.name);
+        }
+        let one_thread = load(&fixture, 1, DType::Auto);
+        let found = generate(&one_thread, &prompts(&fixture), NUM_TOKENS, &greedy(), WHOLE);
+        assert_eq!(found, alone, "{}: one thread", fixture.name);
+    }
+}
+
+#[test]
+fn recomputing_after_a_preemption_changes_no_bit() {
+    let params = SamplingParams { temperature: 1.0, ..greedy() };
+    for fixture in fixtures() {
+        let weights = load(&fixture, 2, DType::Auto);
+        for case in &fixture.cases {
+            let whole = generate(&weights, &[&case.prompt], 20, &params, WHOLE).remove(0);
+            // Its blocks are gone after nine tokens: prompt and output are computed again, in one go and elsewhere.
+            let mut tokens = case.prompt.clone();
+            tokens.extend(whole[..9].iter().map(|token| token.token_id));
+            let cut = Cut { chunk: 33, block_size: 8, stride: 3 };
+            let num_blocks = (tokens.len() + 20).div_ceil(cut.block_size);
+            let shape = KvCacheShape { num_blocks: num_blocks as u32, block_size: cut.block_size as u32 };
+            let mut running = [Running {
+                num_prompt: case.prompt.len(),
+                num_computed: 0,
+                block_table: (0..num_blocks as u32).rev().map(BlockId).collect(),
+                params: Arc::new(params.clone()),
+                sampled: whole[..9].to_vec(),
+                tokens,
+            }];
+            let mut model = weights.start(shape).unwrap();
+            while step(model.as_mut(), &mut running, 20, cut.chunk) {}
+            assert_eq!(running[0].sampled, whole, "{} {}", fixture.name, case.name);
+        }
+    }
+}
+
+#[test]
+fn a_prompt_is_scored_as_its_tokens_are_when_generated() {
+    for fixture in fixtures() {
+        let weights = load(&fixture, 2, DType::Auto);
+        let case = &fixture.cases[0];
+        let answer = generate(&weights, &[&case.prompt], 8, &greedy(), WHOLE).remove(0);
+        let mut text = case.prompt.clone();
+        text.extend(tokens(&answer));
+        // Scored in two chunks, the second of which ends the prompt.
+        let middle = case.prompt.len() - 3;
+        let mut model = weights.start(KvCacheShape { num_blocks: 64, block_size: 16 }).unwrap();
+        let mut scores = Vec::new();
+        for (start, end) in [(0, middle), (middle, text.len())] {
+            let next_token_ids = text[start + 1..(end + 1).min(text.len())].to_vec();
+            let chunk = Chunk {
+                sequence: SequenceId { request: RequestKey(0), choice: 0 },
+                token_ids: text[start..end].to_vec(),
+                start,
+                block_table: (0..64).map(BlockId).collect(),
+                sample: None,
+                prompt_logprobs: Some(PromptLogprobs { num_top: NUM_TOP, next_token_ids }),
+            };
+            scores.extend(model.step(&StepPlan { chunks: vec![chunk] }).unwrap().prompt_scores.remove(0));
+        }
+        assert_eq!(scores.len(), text.len() - 1, "one for each token but the first");
+        let generated: Vec<_> = answer.into_iter().map(|token| token.score.unwrap()).collect();
+        assert_eq!(scores[case.prompt.len() - 1..], generated, "{}", fixture.name);
+    }
+}
+
+#[test]
+fn weights_are_kept_in_the_precision_that_is_asked_for() {
+    for fixture in fixtures() {
+        let stored = load(&fixture, 2, DType::Auto);
+        let wide = load(&fixture, 2, DType::F32);
+        let half = load(&fixture, 2, DType::Bf16);
+        assert_eq!(stored.info().num_parameters, wide.info().num_parameters);
+        assert!(half.info().weight_bytes < wide.info().weight_bytes);
+        let prompts = prompts(&fixture);
+        let answer = |weights| generate(weights, &prompts, 4, &greedy(), WHOLE);
+        // Widening loses nothing, and rounding what is rounded already changes nothing.
+        let same = if fixture.name.contains("bf16") { &half } else { &wide };
+        assert_eq!(answer(same), answer(&stored), "{}", fixture.name);
+        if fixture.name.contains("bf16") {
+            assert_eq!(answer(&wide), answer(&stored), "{}", fixture.name);
+        } else {
+            assert_ne!(answer(&half), answer(&stored), "{}", fixture.name);
+        }
+        // Half precision is another rounding; near enough for the likeliest token of a first step to be near as likely.
+        let rounded = answer(&load(&fixture, 2, DType::F16));
+        let (rounded, exact) = (rounded[0][0].score.as_ref().unwrap(), &answer(&stored)[0][0]);
+        assert!((rounded.logprob - exact.score.as_ref().unwrap().logprob).abs() < 0.05, "{}", fixture.name);
+    }
+}
