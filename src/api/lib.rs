@@ -24,7 +24,11 @@ mod to_wire;
 mod wire;
 
 #[cfg(test)]
-mod tests;
+mod http_tests;
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
+mod stream_tests;
 
 use std::fmt;
 use std::io;

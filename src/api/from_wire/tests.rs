@@ -1,1 +1,283 @@
+//! Requests: what they become, and which path a fault names.
 
+use candlewick_protocol::{Content, ErrorKind, GenerationRequest, Prompt, RequestId, ToolChoice};
+use serde_json::{Map, Value, json};
+
+use super::{read_chat, read_completions};
+use crate::ApiSettings;
+use crate::error::ApiError;
+use crate::wire::error::Fault;
+
+fn object(value: Value) -> Map<String, Value> {
+    value.as_object().expect("requests are objects").clone()
+}
+
+fn chat(more: Value) -> Result<GenerationRequest, ApiError> {
+    let mut body = object(json!({"model": "acme/m", "messages": [{"role": "user", "content": "hi"}]}));
+    body.extend(object(more));
+    read_chat(body, RequestId::from("id"), &ApiSettings::default()).map(|call| call.generation)
+}
+
+fn completions(more: Value) -> Result<Vec<GenerationRequest>, ApiError> {
+    let mut body = object(json!({"model": "acme/m", "prompt": "Once"}));
+    body.extend(object(more));
+    read_completions(body, RequestId::from("id"), &ApiSettings::default()).map(|call| call.generations)
+}
+
+#[track_caller]
+fn assert_fault<T: std::fmt::Debug>(outcome: Result<T, ApiError>, fault: Fault, param: &str) {
+    let error = outcome.expect_err("the request is wrong");
+    assert_eq!((error.fault, error.param.as_deref()), (fault, Some(param)), "{}", error.message);
+    assert!(error.message.contains(|c: char| c.is_alphabetic()) && !error.message.ends_with('.'));
+}
+
+const INVALID: Fault = Fault::Kind(ErrorKind::InvalidRequest);
+const UNSUPPORTED: Fault = Fault::Kind(ErrorKind::Unsupported);
+const MISSING: Fault = Fault::MissingParameter;
+
+#[test]
+fn a_fault_in_a_message_names_its_path() {
+    let messages = |messages: Value| chat(json!({"messages": messages}));
+    assert_fault(messages(Value::Null), MISSING, "messages");
+    assert_fault(messages(json!([])), INVALID, "messages");
+    assert_fault(messages(json!("hi")), INVALID, "messages");
+    assert_fault(messages(json!(["hi"])), INVALID, "messages.0");
+    assert_fault(messages(json!([{"content": "hi"}])), MISSING, "messages.0.role");
+    assert_fault(messages(json!([{"role": "wizard", "content": "hi"}])), INVALID, "messages.0.role");
+    assert_fault(messages(json!([{"role": "user"}])), MISSING, "messages.0.content");
+    assert_fault(messages(json!([{"role": "user", "content": null}])), MISSING, "messages.0.content");
+    assert_fault(messages(json!([{"role": "user", "content": 5}])), INVALID, "messages.0.content");
+    assert_fault(messages(json!([{"role": "assistant", "content": null}])), INVALID, "messages.0.content");
+    assert_fault(messages(json!([{"role": "tool", "content": "42"}])), MISSING, "messages.0.tool_call_id");
+    let part =
+        |part: Value| messages(json!([{"role": "user", "content": [{"type": "text", "text": "a"}, part]}]));
+    assert_fault(part(json!({"text": "b"})), MISSING, "messages.0.content.1.type");
+    assert_fault(part(json!({"type": "smell"})), INVALID, "messages.0.content.1.type");
+    assert_fault(part(json!({"type": "text"})), MISSING, "messages.0.content.1.text");
+    for media in ["image_url", "input_image", "input_audio", "audio_url", "video_url", "file"] {
+        assert_fault(part(json!({"type": media})), UNSUPPORTED, "messages.0.content.1.type");
+    }
+}
+
+#[test]
+fn earlier_calls_are_decoded() {
+    let call = |arguments: Value| {
+        let call = json!({"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}});
+        chat(json!({"messages": [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "content": null, "tool_calls": [call], "reasoning": "because"},
+            {"role": "tool", "tool_call_id": "c1", "content": "42", "name": "f"},
+        ]}))
+    };
+    let Prompt::Chat(prompt) = call(json!("{\"a\": 1}")).expect("it is good").prompt else {
+        panic!("a chat")
+    };
+    assert_eq!(prompt.messages[1].tool_calls[0].arguments, json!({"a": 1}));
+    assert_eq!(prompt.messages[1].reasoning_content.as_deref(), Some("because"));
+    assert_eq!(prompt.messages[2].tool_call_id.as_deref(), Some("c1"));
+    assert_eq!(prompt.messages[2].name.as_deref(), Some("f"));
+    assert_fault(call(json!("{\"a\": ")), INVALID, "messages.1.tool_calls.0.function.arguments");
+    assert_fault(call(json!(5)), INVALID, "messages.1.tool_calls.0.function.arguments");
+}
+
+#[test]
+fn an_assistant_message_may_have_null_or_no_tool_calls_and_refusals() {
+    let message = json!({"role": "assistant", "content": "hello", "tool_calls": null});
+    let refusal =
+        json!({"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}], "tool_calls": []});
+    let request = chat(json!({"messages": [message, refusal]})).expect("it is good");
+    let Prompt::Chat(prompt) = request.prompt else { panic!("a chat") };
+    assert_eq!(prompt.messages[0].content, Some(Content::Text("hello".to_owned())));
+    assert!(prompt.messages[1].tool_calls.is_empty());
+}
+
+#[test]
+fn sampling_is_read_and_its_ranges_hold() {
+    let request = chat(json!({
+        "temperature": 0, "top_p": 0.5, "top_k": -1, "min_p": 0.1, "seed": 7, "stop": "###", "max_tokens": 5,
+        "max_completion_tokens": 9.0, "logit_bias": {"5": 1, "6": -200.5}, "stop_token_ids": [3], "ignore_eos": true,
+        "frequency_penalty": null, "repetition_penalty": 1.1, "min_tokens": 2,
+    }));
+    let sampling = request.expect("it is good").sampling;
+    assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (Some(0.0), Some(0.5), Some(-1)));
+    assert_eq!((sampling.max_tokens, sampling.seed), (Some(9), Some(7)), "the newer limit wins");
+    assert_eq!(sampling.stop, ["###"]);
+    assert_eq!(sampling.logit_bias.into_iter().collect::<Vec<_>>(), [(5, 1.0), (6, -100.0)]);
+    assert_eq!(sampling.frequency_penalty, None);
+
+    for (field, value) in [
+        ("temperature", json!("hot")),
+        ("temperature", json!(2.1)),
+        ("temperature", json!(-0.1)),
+        ("top_p", json!(0)),
+        ("top_k", json!(-2)),
+        ("min_p", json!(1.5)),
+        ("presence_penalty", json!(-3)),
+        ("repetition_penalty", json!(0)),
+        ("max_tokens", json!(0)),
+        ("max_completion_tokens", json!(1.5)),
+        ("max_completion_tokens", json!("2")),
+        ("n", json!(0)),
+        ("n", json!(129)),
+        ("seed", json!(1.5)),
+        ("stop", json!(5)),
+        ("stop", json!(["a", "b", "c", "d", "e"])),
+        ("stream", json!("false")),
+        ("user", json!(5)),
+        ("priority", json!("high")),
+        ("chat_template_kwargs", json!("{}")),
+        ("reasoning_effort", json!("frantic")),
+        ("generation_config", json!(5)),
+        ("generation_config", json!("{")),
+    ] {
+        assert_fault(chat(json!({field: value})), INVALID, field);
+    }
+    assert_fault(chat(json!({"stop": ["a", ""]})), INVALID, "stop.1");
+    assert_fault(chat(json!({"logit_bias": {"x": 1}})), INVALID, "logit_bias.x");
+    assert_fault(chat(json!({"stop_token_ids": [1, -1]})), INVALID, "stop_token_ids.1");
+    assert_fault(chat(json!({"min_tokens": 9, "max_tokens": 5})), INVALID, "min_tokens");
+}
+
+#[test]
+fn generation_config_fills_what_the_request_leaves_open() {
+    let config = json!({"max_new_tokens": 50, "temperature": 0.3, "do_sample": true}).to_string();
+    let sampling =
+        chat(json!({"generation_config": config, "temperature": 0.9})).expect("it is good").sampling;
+    assert_eq!((sampling.max_tokens, sampling.temperature), (Some(50), Some(0.9)));
+    let request = completions(json!({"generation_config": config})).expect("it is good");
+    assert_eq!(request[0].sampling.max_tokens, Some(50));
+}
+
+#[test]
+fn what_is_known_and_not_supported_is_refused_by_name() {
+    for (field, value) in [
+        ("response_format", json!({"type": "json_object"})),
+        ("structured_outputs", json!({"regex": "a+"})),
+        ("guided_json", json!({"type": "object"})),
+        ("modalities", json!(["text", "audio"])),
+        ("audio", json!({"voice": "alloy"})),
+        ("use_beam_search", json!(true)),
+        ("best_of", json!(3)),
+        ("cache_salt", json!("x")),
+        ("prompt_logprobs", json!(1)),
+        ("chat_template", json!("{{ messages }}")),
+    ] {
+        assert_fault(chat(json!({field: value})), UNSUPPORTED, field);
+    }
+    chat(json!({"response_format": {"type": "text"}, "modalities": ["text"], "use_beam_search": false, "best_of": 1,
+        "guided_json": null, "verbosity": "medium"}))
+    .expect("asking for nothing is no fault");
+    chat(json!({"never_heard_of": 1})).expect("unknown fields are ignored");
+}
+
+#[test]
+fn harmless_fields_are_checked_and_taken() {
+    chat(json!({"user": "u", "metadata": {"k": "v"}, "store": true, "service_tier": "auto", "safety_identifier": "s",
+        "prompt_cache_key": "p", "priority": -3, "parallel_tool_calls": true}))
+    .expect("it is good");
+    assert_fault(chat(json!({"metadata": {"k": 1}})), INVALID, "metadata.k");
+    assert_fault(chat(json!({"service_tier": "gold"})), INVALID, "service_tier");
+    assert_fault(chat(json!({"stream_options": {"include_usage": true}})), INVALID, "stream_options");
+    chat(json!({"stream_options": null})).expect("null is absent");
+}
+
+#[test]
+fn logprobs_keep_to_their_rules() {
+    assert_eq!(chat(json!({"logprobs": true})).expect("good").output.logprobs, Some(0));
+    assert_eq!(chat(json!({"logprobs": true, "top_logprobs": 5})).expect("good").output.logprobs, Some(5));
+    assert_eq!(chat(json!({"top_logprobs": 0})).expect("good").output.logprobs, None);
+    assert_fault(chat(json!({"top_logprobs": 5})), INVALID, "top_logprobs");
+    assert_fault(chat(json!({"logprobs": true, "top_logprobs": 21})), INVALID, "top_logprobs");
+    assert_eq!(completions(json!({"logprobs": 0})).expect("good")[0].output.logprobs, Some(0));
+    assert_fault(completions(json!({"logprobs": true})), INVALID, "logprobs");
+}
+
+#[test]
+fn tools_are_checked_and_the_choice_must_fit_them() {
+    let tool = |name: &str| json!({"type": "function", "function": {"name": name, "parameters": {"type": "object"}}});
+    let choice = |choice: Value| chat(json!({"tools": [tool("f")], "tool_choice": choice}));
+    let prompt = |request: GenerationRequest| match request.prompt {
+        Prompt::Chat(prompt) => prompt,
+        other => panic!("a chat, not {other:?}"),
+    };
+    assert_eq!(prompt(choice(json!("auto")).expect("good")).tools, [tool("f")]);
+    assert_eq!(prompt(choice(json!("none")).expect("good")).tool_choice, ToolChoice::None);
+    assert_fault(choice(json!("required")), UNSUPPORTED, "tool_choice");
+    assert_fault(choice(json!({"type": "function", "function": {"name": "f"}})), UNSUPPORTED, "tool_choice");
+    assert_fault(choice(json!({"type": "function", "function": {"name": "g"}})), INVALID, "tool_choice");
+    assert_fault(choice(json!("perhaps")), INVALID, "tool_choice");
+    assert_fault(chat(json!({"tool_choice": "auto"})), INVALID, "tool_choice");
+    chat(json!({"tool_choice": "none"})).expect("none needs no tools");
+    chat(json!({"tools": [], "tool_choice": "auto"})).expect("an empty list is none");
+    assert_fault(chat(json!({"tools": [tool("two words")]})), INVALID, "tools.0.function.name");
+    assert_fault(chat(json!({"tools": [tool("f"), {"type": "function"}]})), MISSING, "tools.1.function");
+    assert_fault(chat(json!({"tools": [{"function": {"name": "f"}}]})), MISSING, "tools.0.type");
+    let old = chat(json!({"functions": [{"name": "f"}], "function_call": "auto"})).expect("good");
+    assert_eq!(prompt(old).tools, [json!({"type": "function", "function": {"name": "f"}})]);
+}
+
+#[test]
+fn effort_and_turns_reach_the_template() {
+    let prompt = |more| match chat(more).expect("good").prompt {
+        Prompt::Chat(prompt) => prompt,
+        other => panic!("a chat, not {other:?}"),
+    };
+    let kwargs =
+        prompt(json!({"reasoning_effort": "none", "chat_template_kwargs": {"a": 1}})).template_kwargs;
+    assert_eq!(Value::from(kwargs), json!({"reasoning_effort": "none", "enable_thinking": false, "a": 1}));
+    let kwargs = prompt(json!({"reasoning_effort": "hard"})).template_kwargs;
+    assert_eq!(kwargs["reasoning_effort"], "high");
+    let kwargs =
+        prompt(json!({"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": true}}))
+            .template_kwargs;
+    assert_eq!(kwargs["enable_thinking"], true);
+
+    assert!(prompt(json!({})).add_generation_prompt);
+    assert!(!prompt(json!({"continue_final_message": true})).add_generation_prompt);
+    let both = json!({"continue_final_message": true, "add_generation_prompt": true});
+    assert_fault(chat(both), INVALID, "continue_final_message");
+}
+
+#[test]
+fn prompts_come_in_four_forms() {
+    let prompts = |prompt: Value| -> Vec<Prompt> {
+        let requests = completions(json!({"prompt": prompt})).expect("good");
+        requests.into_iter().map(|request| request.prompt).collect()
+    };
+    let text = |text: &str| Prompt::Text { text: text.to_owned(), add_special_tokens: true };
+    assert_eq!(prompts(json!("a")), [text("a")]);
+    assert_eq!(prompts(json!(["a", "b"])), [text("a"), text("b")]);
+    assert_eq!(prompts(json!([1, 2])), [Prompt::Tokens(vec![1, 2])]);
+    assert_eq!(prompts(json!([[1, 2], [3]])), [Prompt::Tokens(vec![1, 2]), Prompt::Tokens(vec![3])]);
+
+    assert_fault(completions(json!({"prompt": null})), MISSING, "prompt");
+    assert_fault(completions(json!({"prompt": []})), INVALID, "prompt");
+    assert_fault(completions(json!({"prompt": 5})), INVALID, "prompt");
+    assert_fault(completions(json!({"prompt": ["a", 5]})), INVALID, "prompt.1");
+    assert_fault(completions(json!({"prompt": [1, "a"]})), INVALID, "prompt.1");
+    assert_fault(completions(json!({"prompt": [[1], []]})), INVALID, "prompt.1");
+    assert_fault(completions(json!({"prompt": [[1], [-1]]})), INVALID, "prompt.1.0");
+    assert_fault(completions(json!({"prompt": vec!["a"; 1025]})), INVALID, "prompt");
+}
+
+#[test]
+fn completions_have_their_own_limits_and_gaps() {
+    assert_eq!(completions(json!({})).expect("good")[0].sampling.max_tokens, Some(16));
+    assert_fault(completions(json!({"max_tokens": 0})), INVALID, "max_tokens");
+    assert_eq!(
+        completions(json!({"max_tokens": 0, "echo": true})).expect("good")[0].sampling.max_tokens,
+        Some(0)
+    );
+    let infill = completions(json!({"suffix": "end"})).expect("good").remove(0).prompt;
+    assert_eq!(infill, Prompt::Infill { prefix: "Once".to_owned(), suffix: "end".to_owned() });
+    assert_fault(completions(json!({"suffix": "end", "prompt": [1]})), INVALID, "suffix");
+    assert_fault(completions(json!({"suffix": "end", "echo": true})), INVALID, "suffix");
+}
+
+#[test]
+fn names_that_name_no_model_are_refused() {
+    assert_fault(chat(json!({"model": ""})), INVALID, "model");
+    assert_fault(chat(json!({"model": "a/m@"})), INVALID, "model");
+    assert_fault(chat(json!({"model": 5})), INVALID, "model");
+    assert_eq!(chat(json!({"model": null})).expect("the pinned one").model, None);
+}

@@ -1,0 +1,243 @@
+//! The front as HTTP: routes, methods, ids, keys, bodies, models.
+
+use std::sync::Arc;
+
+use candlewick_protocol::{ErrorKind, Failure, LoadEvent};
+use serde_json::{Value, json};
+
+use crate::ApiSettings;
+use crate::scripted::{Answer, Front, Scripted, hello};
+
+fn front() -> Front {
+    Front::start(Arc::new(Scripted::saying(hello())), ApiSettings::default())
+}
+
+#[track_caller]
+fn assert_error(answer: &Answer, status: u16, code: &str, param: impl Into<Value>) {
+    let body = answer.json();
+    assert_eq!(answer.status, status, "{body}");
+    assert_eq!(body["error"]["code"], code, "{body}");
+    assert_eq!(body["error"]["param"], param.into(), "{body}");
+    let message = body["error"]["message"].as_str().expect("a message");
+    assert!(!message.is_empty() && !message.ends_with('.'), "{message}");
+    assert!(answer.header("x-request-id").is_some(), "every answer has an id");
+}
+
+#[actix_web::test]
+async fn unknown_routes_and_methods_are_openai_errors() {
+    let front = front();
+    assert_error(&front.get("/nope").await, 404, "unknown_url", Value::Null);
+    let answer = front.get("/v1/chat/completions").await;
+    assert_error(&answer, 405, "method_not_allowed", Value::Null);
+    assert_eq!(answer.header("allow"), Some("POST"));
+    let answer = front.ask("DELETE /v1/models HTTP/1.1", "").await;
+    assert_error(&answer, 405, "method_not_allowed", Value::Null);
+    assert_eq!(answer.header("allow"), Some("GET, HEAD"));
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn get_routes_answer_head_and_a_trailing_slash() {
+    let front = front();
+    for path in ["/health", "/health/", "/ping", "/version", "/v1/models/", "/metrics", "/v1/metrics"] {
+        let answer = front.get(path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        let head = front.ask(&format!("HEAD {path} HTTP/1.1"), "").await;
+        assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
+    }
+    assert_eq!(front.get("/health").await.body, r#"{"status":"ok"}"#);
+    assert_eq!(
+        front.get("/metrics").await.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    let ready = front.get("/ready").await;
+    assert_eq!(ready.status, 503);
+    assert_eq!(ready.json()["reason"], "the pinned model is loading");
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn a_sane_request_id_is_kept_and_another_replaced() {
+    let front = front();
+    let sent = |id: &str| format!("GET /nope HTTP/1.1\r\nx-request-id: {id}");
+    assert_eq!(front.ask(&sent("my-id-7"), "").await.header("x-request-id"), Some("my-id-7"));
+    for bad in ["é", &"x".repeat(129), ""] {
+        let answer = front.ask(&sent(bad), "").await;
+        let given = answer.header("x-request-id").expect("an id is given");
+        assert_eq!(given.len(), 32, "a fresh one, not {given:?}");
+    }
+    let head = "POST /v1/chat/completions HTTP/1.1\r\ncontent-type: application/json\r\nx-request-id: abc";
+    let body = json!({"model": "acme/m", "messages": [{"role": "user", "content": "hi"}]});
+    assert_eq!(front.ask(head, &body.to_string()).await.json()["id"], "chatcmpl-abc");
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn a_panic_in_a_handler_is_answered_with_an_id() {
+    let backend = Scripted { list_panics: true, ..Scripted::saying(hello()) };
+    let front = Front::start(Arc::new(backend), ApiSettings::default());
+    assert_error(&front.get("/v1/models").await, 500, "internal_error", Value::Null);
+    assert_eq!(front.get("/health").await.status, 200);
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn with_keys_only_health_is_open() {
+    let settings = ApiSettings { api_keys: vec!["sesame".to_owned()], ..ApiSettings::default() };
+    let front = Front::start(Arc::new(Scripted::saying(hello())), settings);
+    for path in ["/v1/models", "/metrics", "/version", "/nope"] {
+        let answer = front.get(path).await;
+        assert_error(&answer, 401, "invalid_api_key", Value::Null);
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+    }
+    for path in ["/health", "/health/", "/ping"] {
+        assert_eq!(front.get(path).await.status, 200, "{path}");
+    }
+    let with_key = |key: &str| format!("GET /v1/models HTTP/1.1\r\nauthorization: Bearer {key}");
+    assert_eq!(front.ask(&with_key("sesame"), "").await.status, 200);
+    assert_eq!(front.ask(&with_key("sesam"), "").await.status, 401);
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn metrics_can_be_public() {
+    let settings =
+        ApiSettings { api_keys: vec!["sesame".to_owned()], metrics_public: true, ..ApiSettings::default() };
+    let front = Front::start(Arc::new(Scripted::saying(hello())), settings);
+    assert_eq!(front.get("/metrics").await.status, 200);
+    assert_eq!(front.get("/v1/models").await.status, 401);
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn other_origins_may_ask_only_with_cors() {
+    let preflight = "OPTIONS /v1/chat/completions HTTP/1.1\r\norigin: http://app.example\r\n\
+        access-control-request-method: POST\r\naccess-control-request-headers: content-type,authorization";
+    let origin = "access-control-allow-origin";
+
+    let keys = vec!["sesame".to_owned()];
+    let settings = ApiSettings { cors: true, api_keys: keys, ..ApiSettings::default() };
+    let front = Front::start(Arc::new(Scripted::saying(hello())), settings);
+    let answer = front.ask(preflight, "").await;
+    assert_eq!((answer.status, answer.header(origin)), (200, Some("http://app.example")));
+    assert_eq!(answer.header("access-control-max-age"), Some("600"));
+    let refused = front.ask("GET /v1/models HTTP/1.1\r\norigin: http://app.example", "").await;
+    assert_eq!((refused.status, refused.header(origin)), (401, Some("http://app.example")));
+    front.stop().await;
+
+    let front = self::front();
+    let answer = front.ask(preflight, "").await;
+    assert_eq!((answer.status, answer.header(origin)), (204, None));
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn bodies_are_json_objects_within_the_limit() {
+    let settings = ApiSettings { body_limit_bytes: 200, ..ApiSettings::default() };
+    let front = Front::start(Arc::new(Scripted::saying(hello())), settings);
+    let post = "POST /v1/chat/completions HTTP/1.1";
+    let json = format!("{post}\r\ncontent-type: application/json; charset=utf-8");
+    assert_error(&front.ask(post, "{}").await, 400, "invalid_content_type", Value::Null);
+    let text = format!("{post}\r\ncontent-type: text/plain");
+    assert_error(&front.ask(&text, "{}").await, 400, "invalid_content_type", Value::Null);
+    assert_error(&front.ask(&json, "").await, 400, "invalid_value", Value::Null);
+    assert_error(&front.ask(&json, "[1]").await, 400, "invalid_value", Value::Null);
+    let broken = front.ask(&json, "{\"model\": \"m\",\n \"messages\": [}").await;
+    assert_error(&broken, 400, "invalid_value", Value::Null);
+    let message = broken.json()["error"]["message"].as_str().expect("a message").to_owned();
+    assert!(message.contains("line 2 column 15"), "{message}");
+    let deep = "[".repeat(190);
+    let deep = front.ask(&json, &deep).await;
+    assert!(deep.body.contains("recursion limit"), "{}", deep.body);
+    let long = format!("{{\"user\": \"{}\"}}", "x".repeat(300));
+    assert_error(&front.ask(&json, &long).await, 413, "payload_too_large", Value::Null);
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn models_are_listed_and_found_by_any_spelling() {
+    let front = front();
+    let ids = |answer: Answer| -> Vec<String> {
+        let list = answer.json();
+        assert_eq!(list["object"], "list");
+        let data = list["data"].as_array().expect("a list").clone();
+        data.iter().map(|model| model["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    assert_eq!(ids(front.get("/v1/models").await), ["acme/cold", "acme/warm@dev"]);
+    assert_eq!(ids(front.get("/v1/models?loaded=true").await), ["acme/warm@dev"]);
+    for path in ["/v1/models/acme/cold", "/v1/models/acme%2Fcold", "/v1/models/acme/cold@main"] {
+        let answer = front.get(path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        let model = answer.json();
+        assert_eq!((&model["id"], &model["object"]), (&json!("acme/cold"), &json!("model")));
+        assert_eq!((&model["created"], &model["status"]), (&json!(1_700_000_000), &json!("available")));
+    }
+    assert_error(&front.get("/v1/models/acme/none").await, 404, "model_not_found", "model");
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn load_model_streams_frames_in_the_peers_spacing() {
+    let ready = LoadEvent::Ready { model: "acme/m@main".to_owned(), cached: true };
+    let backend = Scripted { load: vec![ready], ..Scripted::saying(hello()) };
+    let front = Front::start(Arc::new(backend), ApiSettings::default());
+    let answer = front.post("/load_model", &json!({"model": "acme/m"})).await;
+    assert_eq!(
+        answer.body,
+        "data: {\"status\": \"ready\", \"model\": \"acme/m@main\", \"cached\": true}\n\n"
+    );
+    assert!(answer.header("content-type").expect("a type").starts_with("text/event-stream"));
+
+    for body in [json!({}), json!({"model": null})] {
+        let answer = front.post("/load_model", &body).await;
+        assert_error(&answer, 422, "missing_required_parameter", "model");
+        assert_eq!(answer.json()["detail"], "Missing `model` field in the request body.");
+    }
+    assert_error(&front.post("/load_model", &json!({"model": 5})).await, 400, "invalid_value", "model");
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn a_load_that_ends_without_a_word_is_an_error() {
+    let front = front();
+    let answer = front.post("/load_model", &json!({"model": "acme/m"})).await;
+    assert_eq!(answer.data().len(), 1);
+    assert!(answer.data()[0].starts_with(r#"{"status": "error", "model": "acme/m@main", "message": "#));
+    let answer = front.post("/v1/models/load", &json!({"model": "acme/m"})).await;
+    assert_error(&answer, 500, "internal_error", Value::Null);
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn models_load_and_unload_by_name() {
+    let model = || "acme/m@main".to_owned();
+    let ready = LoadEvent::Ready { model: model(), cached: false };
+    let backend = Scripted { load: vec![ready], ..Scripted::saying(hello()) };
+    let front = Front::start(Arc::new(backend), ApiSettings::default());
+    let loaded = front.post("/v1/models/load", &json!({"model": "acme/m", "wait": true})).await;
+    assert_eq!((loaded.status, &loaded.json()["status"]), (200, &json!("loaded")));
+    assert!(loaded.json()["load_time_ms"].is_u64());
+    assert_error(
+        &front.post("/v1/models/load", &json!({})).await,
+        400,
+        "missing_required_parameter",
+        "model",
+    );
+    let refused = front.post("/v1/models/load", &json!({"model": "acme/m", "dtype": "f16"})).await;
+    assert_error(&refused, 400, "unsupported_operation", "dtype");
+
+    let busy = front.post("/v1/models/unload", &json!({"model": "acme/m"})).await;
+    assert_error(&busy, 409, "conflict", Value::Null);
+    let forced = front.post("/v1/models/unload", &json!({"model": "acme/m", "force": true})).await;
+    assert_eq!(forced.json(), json!({"id": "acme/m", "object": "model", "status": "unloaded"}));
+    assert_eq!(front.ask("POST /reset HTTP/1.1", "").await.body, r#"{"status":"ok"}"#);
+    front.stop().await;
+
+    let failure = Failure::new(ErrorKind::ModelNotFound, "no such model");
+    let failed = LoadEvent::Failed { model: model(), failure };
+    let backend = Scripted { load: vec![failed], ..Scripted::saying(hello()) };
+    let front = Front::start(Arc::new(backend), ApiSettings::default());
+    let missing = front.post("/v1/models/load", &json!({"model": "acme/m"})).await;
+    assert_error(&missing, 404, "model_not_found", "model");
+    front.stop().await;
+}

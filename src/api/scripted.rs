@@ -1,0 +1,259 @@
+//! For tests: a backend that says what it is told to, a server in front of it, and a client that reads raw bytes.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+
+use actix_web::dev::ServerHandle;
+use candlewick_actors::EventStream;
+use candlewick_protocol::{
+    Delta, ErrorKind, Event, Failure, FinishReason, Finished, GenerationRequest, LoadEvent, ModelCard,
+    ModelRef, ModelStatus, Piece, ServerStatus, Started, Usage,
+};
+use futures::future::{FutureExt, LocalBoxFuture};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::ApiSettings;
+use crate::backend::Backend;
+
+type Submit = Box<dyn Fn(GenerationRequest) -> Result<EventStream, Failure> + Send + Sync>;
+
+/// A backend that does what it is told.
+pub struct Scripted {
+    pub submit: Submit,
+    pub load: Vec<LoadEvent>,
+    pub pinned: Option<ModelRef>,
+    pub asked: Mutex<Vec<GenerationRequest>>,
+    pub list_panics: bool,
+}
+
+impl Scripted {
+    /// Answers every request with these events.
+    pub fn saying(events: Vec<Event>) -> Self {
+        Self::with(move |_| Ok(stream_of(events.clone())))
+    }
+
+    /// Answers requests by a function.
+    pub fn with(
+        submit: impl Fn(GenerationRequest) -> Result<EventStream, Failure> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            submit: Box::new(submit),
+            load: Vec::new(),
+            pinned: None,
+            asked: Mutex::default(),
+            list_panics: false,
+        }
+    }
+}
+
+impl Backend for Scripted {
+    fn submit(&self, request: GenerationRequest) -> LocalBoxFuture<'_, Result<EventStream, Failure>> {
+        self.asked.lock().expect("no test panics with the lock").push(request.clone());
+        std::future::ready((self.submit)(request)).boxed_local()
+    }
+
+    fn load(&self, _model: ModelRef) -> mpsc::Receiver<LoadEvent> {
+        channel_of(self.load.clone())
+    }
+
+    fn unload<'a>(&'a self, model: &'a ModelRef, force: bool) -> LocalBoxFuture<'a, Result<(), Failure>> {
+        let outcome = match force {
+            true => Ok(()),
+            false => Err(Failure::new(ErrorKind::Conflict, format!("{model} is busy"))),
+        };
+        std::future::ready(outcome).boxed_local()
+    }
+
+    fn reset(&self) -> LocalBoxFuture<'_, ()> {
+        std::future::ready(()).boxed_local()
+    }
+
+    fn pinned(&self) -> Option<&ModelRef> {
+        self.pinned.as_ref()
+    }
+
+    fn list(&self) -> LocalBoxFuture<'_, Vec<ModelCard>> {
+        assert!(!self.list_panics, "the script says so");
+        let card = |id: &str, status| ModelCard {
+            id: id.to_owned(),
+            created: 1_700_000_000,
+            owned_by: "acme".to_owned(),
+            status,
+            max_model_len: Some(4096),
+            revision: None,
+        };
+        let cards =
+            vec![card("acme/cold", ModelStatus::Available), card("acme/warm@dev", ModelStatus::Loaded)];
+        std::future::ready(cards).boxed_local()
+    }
+
+    fn status(&self) -> LocalBoxFuture<'_, ServerStatus> {
+        let status = ServerStatus {
+            ready: false,
+            reason: Some("the pinned model is loading".to_owned()),
+            models: vec![("acme/warm@dev".to_owned(), ModelStatus::Loaded)],
+        };
+        std::future::ready(status).boxed_local()
+    }
+
+    fn metrics_text(&self) -> String {
+        "# TYPE vllm:num_requests_running gauge\n".to_owned()
+    }
+}
+
+/// A channel that holds these messages and is closed behind them.
+pub fn channel_of<T>(messages: Vec<T>) -> mpsc::Receiver<T> {
+    let (sender, receiver) = mpsc::channel(messages.len().max(1));
+    for message in messages {
+        assert!(sender.try_send(message).is_ok(), "the channel is as large as its content");
+    }
+    receiver
+}
+
+/// A stream of these events.
+pub fn stream_of(events: Vec<Event>) -> EventStream {
+    EventStream { events: channel_of(events) }
+}
+
+pub fn started() -> Event {
+    Event::Started(Started {
+        model: "acme/m@main".to_owned(),
+        prompt_token_ids: vec![1, 2, 3],
+        prompt_logprobs: None,
+        prompt_text: None,
+    })
+}
+
+pub fn piece(choice: u32, delta: Delta) -> Event {
+    Event::Piece(Piece { choice, delta, logprobs: Vec::new(), token_ids: vec![7] })
+}
+
+pub fn text(choice: u32, text: &str) -> Event {
+    piece(choice, Delta::Text(text.to_owned()))
+}
+
+pub fn ended(choice: u32, reason: FinishReason) -> Event {
+    Event::Ended { choice, reason, stop: None }
+}
+
+pub fn finished(completion_tokens: u64) -> Event {
+    let usage = Usage { prompt_tokens: 3, completion_tokens, cached_tokens: 2, reasoning_tokens: 1 };
+    Event::Finished(Finished { usage })
+}
+
+/// One choice that says "Hello there".
+pub fn hello() -> Vec<Event> {
+    let stop = ended(0, FinishReason::Stop);
+    vec![Event::Queued, started(), text(0, "Hello"), text(0, " there"), stop, finished(2)]
+}
+
+/// A server of a scripted backend.
+pub struct Front {
+    pub address: SocketAddr,
+    handle: ServerHandle,
+}
+
+impl Front {
+    pub fn start(backend: Arc<Scripted>, settings: ApiSettings) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let server = crate::serve(listener, backend, settings, 1).expect("the server starts");
+        let handle = server.handle();
+        actix_web::rt::spawn(server);
+        Self { address, handle }
+    }
+
+    pub async fn stop(self) {
+        self.handle.stop(false).await;
+    }
+
+    /// Sends a request and reads the whole answer.
+    pub async fn ask(&self, head: &str, body: &str) -> Answer {
+        let mut stream = self.send(head, body).await;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.expect("the answer can be read");
+        Answer::parse(&String::from_utf8(bytes).expect("answers are UTF-8"))
+    }
+
+    /// Sends a request and returns the connection. `head` is the request line and further headers, without the last
+    /// line break.
+    pub async fn send(&self, head: &str, body: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.expect("the server listens");
+        let length =
+            if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+        let request = format!("{head}\r\nhost: x\r\nconnection: close\r\n{length}\r\n{body}");
+        stream.write_all(request.as_bytes()).await.expect("the request can be sent");
+        stream
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path} HTTP/1.1"), "").await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        let head = format!("POST {path} HTTP/1.1\r\ncontent-type: application/json");
+        self.ask(&head, &body.to_string()).await
+    }
+}
+
+/// An answer, taken apart.
+pub struct Answer {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    fn parse(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head ends with an empty line");
+        let mut lines = head.lines();
+        let status =
+            lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
+        let headers = lines.filter_map(|line| line.split_once(": "));
+        let headers: Vec<_> =
+            headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        let answer = Self { status: status.expect("a status"), headers, body: body.to_owned() };
+        match answer.header("transfer-encoding") {
+            Some("chunked") => Self { body: unchunked(&answer.body), ..answer },
+            _ => answer,
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {:?}", self.body))
+    }
+
+    /// The payloads of `data:` lines; each must be framed as SSE wants it.
+    pub fn data(&self) -> Vec<String> {
+        let frames = self.body.split_terminator("\n\n");
+        frames.filter_map(|frame| frame.strip_prefix("data: ")).map(str::to_owned).collect()
+    }
+
+    /// The payloads that are JSON; the last must have been `[DONE]`.
+    pub fn chunks(&self) -> Vec<Value> {
+        let mut data = self.data();
+        assert_eq!(data.pop().as_deref(), Some("[DONE]"), "in {:?}", self.body);
+        data.iter().map(|text| serde_json::from_str(text).expect("a chunk is JSON")).collect()
+    }
+}
+
+fn unchunked(body: &str) -> String {
+    let mut whole = String::new();
+    let mut rest = body;
+    while let Some((size, tail)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a chunk size");
+        whole.push_str(&tail[..size]);
+        rest = tail[size..].strip_prefix("\r\n").expect("a chunk ends with a line break");
+        if size == 0 {
+            break;
+        }
+    }
+    whole
+}
