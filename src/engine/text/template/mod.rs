@@ -62,9 +62,8 @@ impl ChatTemplates {
         }
         for file in files.files.keys() {
             let name = file.strip_prefix("additional_chat_templates/").and_then(|name| name.strip_suffix(".jinja"));
-            if let (Some(name), Some(source)) = (name, files.text(file)?) {
-                found.push((name.into(), source));
-            }
+            let Some(name) = name else { continue };
+            found.extend(files.text(file)?.map(|source| (name.into(), source)));
         }
         for file in ["chat_template.json", "tokenizer_config.json"] {
             if found.is_empty()
