@@ -1,1 +1,30 @@
-//! placeholder
+//! Candlewick: Hugging Face models behind the OpenAI HTTP API, from one binary.
+//!
+//! This package only composes. [`start`] makes a [`Server`] of [`Settings`](settings::Settings); the program, the tests
+//! and the benchmarks all begin there. What a server does is in the rooms below: `api` (HTTP), `actors` (who owns what),
+//! `engine` (deciding), `models` (computing), `hub` (files), and `protocol` (the words they share).
+
+pub mod chat;
+pub mod chat_client;
+mod chat_input;
+mod chat_render;
+pub mod chat_sse;
+pub mod chat_words;
+pub mod cli;
+pub mod download;
+pub mod ember;
+pub mod list_models;
+pub mod logging;
+mod memory;
+pub mod serve;
+mod server;
+pub mod settings;
+pub mod settings_layers;
+pub mod settings_raw;
+#[cfg(test)]
+mod settings_tests;
+pub mod settings_units;
+pub mod show_settings;
+pub mod sources;
+
+pub use server::{Server, StartError, start};

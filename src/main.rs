@@ -83,7 +83,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 
 /// The environment as it was at the start. What is not text cannot be a setting.
 fn environment() -> BTreeMap<String, String> {
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
     std::env::vars_os().filter_map(text).collect()
 }
 
@@ -98,22 +100,31 @@ fn load(
 }
 
 /// Reads the settings file: the one that is named, which must be there, or the first of those that may be.
-fn sources(args: &SettingsArgs, flags: Vec<FlagValue>, env: BTreeMap<String, String>) -> anyhow::Result<Sources> {
+fn sources(
+    args: &SettingsArgs,
+    flags: Vec<FlagValue>,
+    env: BTreeMap<String, String>,
+) -> anyhow::Result<Sources> {
     let working_dir = std::env::current_dir().context("cannot tell which folder this is")?;
-    let named = args.config.clone().or_else(|| env.get("CANDLEWICK_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
+    let named = args
+        .config
+        .clone()
+        .or_else(|| env.get("CANDLEWICK_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
     let path = match named {
         Some(path) => Some(working_dir.join(path)),
         None => default_files(&working_dir, &env).into_iter().find(|path| path.is_file()),
     };
     let read = |path: PathBuf| {
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read the settings file {}", path.display()))?;
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read the settings file {}", path.display()))?;
         anyhow::Ok(SettingsFile { path, text })
     };
     Ok(Sources { file: path.map(read).transpose()?, env, flags, working_dir })
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let result = runtime.block_on(command);
     runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
     result

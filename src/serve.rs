@@ -1,0 +1,103 @@
+//! `candlewick serve`: starts the server, says where it is, and stops it in good order when asked to.
+//!
+//! The port opens at once; `/ready` tells when the pinned model is loaded. A pinned model that cannot be loaded ends the
+//! program with the reason: whoever started it is there to read it, and a supervisor sees the exit code.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::cli::ServeArgs;
+use crate::settings::Settings;
+use crate::{Server, ember, start};
+
+/// Runs until a signal ends it.
+pub async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<()> {
+    for line in args.foreign.explain().map_err(anyhow::Error::msg)? {
+        tracing::warn!("{line}");
+    }
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let grace = settings.server.shutdown_grace;
+    let needs_key = !settings.server.api_keys.is_empty();
+    let server = start(settings).await?;
+    // Whoever reads this may have gone; the server is there for others.
+    let _ = io::stdout().write_all(announcement(&server, needs_key).as_bytes());
+
+    let pinned = server.pinned_loaded();
+    tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(signal, grace_s = grace.as_secs_f64(), "stopping; a second signal ends the program at once");
+        }
+        Err(failure) = pinned => {
+            server.stop(Duration::ZERO).await;
+            return Err(anyhow::Error::new(failure).context("the pinned model cannot be loaded"));
+        }
+    }
+    tokio::select! {
+        () = server.stop(grace) => tracing::info!("stopped"),
+        signal = signals.next() => tracing::warn!(signal, "ended at once; requests in flight are lost"),
+    }
+    Ok(())
+}
+
+/// Where the server is, and a first command for it.
+fn announcement(server: &Server, needs_key: bool) -> String {
+    let url = format!("http://{}", server.addr());
+    let (serves, model) = match server.gateway().pinned() {
+        Some(model) => (
+            format!("{model}, which is being loaded ({url}/ready tells when it is there)"),
+            model.to_string(),
+        ),
+        None => (format!("the models that requests name; {} is built in", ember::MODEL), ember::MODEL.into()),
+    };
+    let key = if needs_key { " -H 'authorization: Bearer YOUR_KEY'" } else { "" };
+    let body = serde_json::json!({"model": model, "messages": [{"role": "user", "content": "Hello!"}]});
+    format!(
+        "candlewick {} listens at {url}\nit serves {serves}\ntry: curl {url}/v1/chat/completions -H 'content-type: \
+         application/json'{key} -d '{body}'\n",
+        env!("CARGO_PKG_VERSION"),
+    )
+}
+
+/// The signals that ask a program to end.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// The signals that ask a program to end.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> &'static str {
+        // Without a way to hear Ctrl-C the system ends the program by itself.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        "Ctrl-C"
+    }
+}

@@ -1,0 +1,261 @@
+//! The composition root: settings → sources and model factory → actor tree → HTTP. No decision is taken here that
+//! belongs to a room.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use candlewick_actors::{Gateway, TreeParts, TreeSettings};
+use candlewick_api::ApiSettings;
+use candlewick_engine::text::TextOptions;
+use candlewick_engine::{LoadError, LoadOptions};
+use candlewick_models::CandleFactory;
+use candlewick_protocol::{Failure, LoadEvent};
+use tokio::net::TcpSocket;
+use tokio::task::JoinHandle;
+
+use crate::settings::{ChatTemplate, KvCacheSize, ServerSettings, Settings};
+use crate::{memory, sources};
+
+/// Connections that may wait to be accepted: enough for every client of a load test to arrive at once.
+const LISTEN_BACKLOG: u32 = 1024;
+/// After the streams have had their grace, how long HTTP has to write what is left.
+const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the server did not start. The text says what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened at.
+    #[error("cannot listen at {host}:{port}: {hint}")]
+    Listen {
+        /// As it was set.
+        host: String,
+        /// As it was set.
+        port: u16,
+        /// What is wrong, and what to do about it.
+        hint: String,
+    },
+    /// The chat template cannot be read.
+    #[error("cannot read the chat template {}: {why}", path.display())]
+    ChatTemplate {
+        /// Its file.
+        path: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// The sources of models cannot be set up.
+    #[error("cannot reach the sources of models")]
+    Sources(#[source] LoadError),
+    /// The threads that compute did not start.
+    #[error("the threads that compute did not start")]
+    Models(#[source] LoadError),
+    /// The actors did not start.
+    #[error("the actors did not start")]
+    Actors(#[from] Failure),
+    /// The HTTP threads did not start.
+    #[error("the HTTP server did not start")]
+    Http(#[source] io::Error),
+}
+
+/// A server that runs. Dropping it leaves it running; [`stop`](Self::stop) ends it.
+pub struct Server {
+    addr: SocketAddr,
+    gateway: Gateway,
+    http: actix_web::dev::ServerHandle,
+    http_task: JoinHandle<io::Result<()>>,
+}
+
+/// Starts a server on the runtime it is called on, which must be a multi-threaded one: the actors run there, HTTP on
+/// threads of its own. Returns when the port is open; a pinned model goes on loading.
+pub async fn start(settings: Settings) -> Result<Server, StartError> {
+    // First what fails most often and costs least.
+    let listener = listen(&settings.server).await?;
+    let addr = listener.local_addr().map_err(StartError::Http)?;
+    let parts = TreeParts {
+        sources: sources::all(&settings.hub).map_err(StartError::Sources)?,
+        factory: Arc::new(CandleFactory::new(settings.engine.num_threads).map_err(StartError::Models)?),
+        settings: tree_settings(&settings, memory::available_bytes())?,
+    };
+    let gateway = Gateway::start(parts).await?;
+    let workers = settings.server.num_http_workers;
+    let http = candlewick_api::server(listener, gateway.clone(), api_settings(settings.server), workers)
+        .map_err(StartError::Http)?;
+    let handle = http.handle();
+    Ok(Server { addr, gateway, http: handle, http_task: tokio::spawn(http) })
+}
+
+impl Server {
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What is behind it.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Waits for the pinned model, if there is one. The failure is that of its load.
+    pub fn pinned_loaded(&self) -> impl Future<Output = Result<(), Failure>> + use<> {
+        let load = self.gateway.pinned().cloned().map(|model| self.gateway.load(model));
+        async move {
+            let Some(mut events) = load else { return Ok(()) };
+            while let Some(event) = events.recv().await {
+                match event {
+                    LoadEvent::Loading { .. } => {}
+                    LoadEvent::Ready { .. } => return Ok(()),
+                    LoadEvent::Failed { failure, .. } => return Err(failure),
+                }
+            }
+            // The tree was stopped meanwhile; whoever did that knows.
+            Ok(())
+        }
+    }
+
+    /// Ends the server: no request is admitted any more, those in flight have `grace` to finish and then end with an
+    /// error, every connection is closed. Returns when nothing of it is left.
+    pub async fn stop(self, grace: Duration) {
+        // HTTP goes on meanwhile: it carries the streams that are finishing, and tells new requests to go elsewhere.
+        self.gateway.shutdown(grace).await;
+        let stopped = async {
+            self.http.stop(true).await;
+            self.http_task.await
+        };
+        match tokio::time::timeout(HTTP_STOP_TIMEOUT, stopped).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the HTTP server ended with an error"),
+            Ok(Err(error)) => tracing::warn!(%error, "the HTTP server crashed"),
+            Err(_) => tracing::warn!("connections that did not close in time were left"),
+        }
+    }
+}
+
+/// `localhost` is this machine by its version 4 address, which every client tries.
+async fn listen(settings: &ServerSettings) -> Result<TcpListener, StartError> {
+    let (host, port) = (settings.host.as_str(), settings.port);
+    let failed = |error: io::Error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                format!(
+                    "the port is taken; choose another with --port, or --port 0 for any free one ({error})"
+                )
+            }
+            io::ErrorKind::PermissionDenied => {
+                format!("this user may not listen there; ports from 1024 are free to all ({error})")
+            }
+            io::ErrorKind::AddrNotAvailable => format!("this machine has no such address ({error})"),
+            _ => error.to_string(),
+        };
+        StartError::Listen { host: host.into(), port, hint }
+    };
+    let name = if host == "localhost" { "127.0.0.1" } else { host.trim_matches(['[', ']']) };
+    let addr = tokio::net::lookup_host((name, port)).await.map_err(failed)?.next();
+    let addr = addr.ok_or_else(|| failed(io::Error::other("the name stands for no address")))?;
+    let open = || {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A server that was just stopped leaves connections behind that would hold the port for a minute.
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        socket.listen(LISTEN_BACKLOG)?.into_std()
+    };
+    open().map_err(failed)
+}
+
+fn api_settings(settings: ServerSettings) -> ApiSettings {
+    ApiSettings {
+        api_keys: settings.api_keys,
+        cors: settings.enable_cors,
+        metrics_public: settings.metrics_public,
+        body_limit_bytes: settings.max_body_bytes,
+        keep_alive: settings.keep_alive,
+        stream_open_after: settings.stream_open_after,
+        max_logprobs: settings.max_logprobs,
+        echo_revision: settings.echo_revision,
+    }
+}
+
+fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSettings, StartError> {
+    let (models, engine) = (&settings.models, &settings.engine);
+    let share = |share: f64| (available_bytes as f64 * share) as u64;
+    let (kv_cache_bytes, num_blocks) = match engine.kv_cache {
+        KvCacheSize::Bytes(bytes) => (bytes, None),
+        KvCacheSize::ShareOfFree(part) => (share(part), None),
+        KvCacheSize::Blocks(count) => (available_bytes, Some(count)),
+    };
+    let chat_template = match &models.chat_template {
+        None => None,
+        Some(ChatTemplate::Inline(text)) => Some(text.clone()),
+        Some(ChatTemplate::File(path)) => Some(read_template(path)?),
+    };
+    Ok(TreeSettings {
+        pinned: models.pinned.clone(),
+        model_timeout: models.model_timeout,
+        max_running: engine.max_running,
+        max_queued: engine.max_queued,
+        max_model_len: models.max_model_len,
+        max_step_tokens: engine.max_step_tokens,
+        block_size: engine.block_size,
+        kv_cache_bytes,
+        num_blocks,
+        stream_capacity: engine.stream_capacity,
+        default_seed: models.default_seed,
+        load: LoadOptions { dtype: models.dtype },
+        text: TextOptions { chat_template, template_kwargs: models.template_kwargs.clone() },
+        max_restarts: engine.max_restarts,
+        restart_window: engine.restart_window,
+        load_failure_ttl: models.load_failure_ttl,
+    })
+}
+
+fn read_template(path: &Path) -> Result<String, StartError> {
+    std::fs::read_to_string(path).map_err(|why| StartError::ChatTemplate { path: path.into(), why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{FlagValue, Sources};
+
+    fn settings(flags: &[(&'static str, &str)]) -> Settings {
+        let flags = flags.iter().map(|(name, value)| FlagValue::new(name, *value)).collect();
+        Settings::load(&Sources { flags, ..Sources::default() }).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn the_kv_cache_has_one_size() {
+        let size = |flags: &[(&'static str, &str)]| {
+            let tree = tree_settings(&settings(flags), 1000).expect("good");
+            (tree.kv_cache_bytes, tree.num_blocks)
+        };
+        assert_eq!(size(&[]), (300, None));
+        assert_eq!(size(&[("cb-max-memory-percent", "0.5")]), (500, None));
+        assert_eq!(size(&[("kv-cache-memory", "7")]), (7, None));
+        assert_eq!(size(&[("cb-num-blocks", "9")]).1, Some(9));
+    }
+
+    #[test]
+    fn a_chat_template_may_be_a_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("t.jinja");
+        std::fs::write(&path, "{{ bos_token }}").expect("written");
+        let name = path.to_str().expect("plain");
+        let tree = tree_settings(&settings(&[("chat-template", name)]), 0).expect("good");
+        assert_eq!(tree.text.chat_template.as_deref(), Some("{{ bos_token }}"));
+        std::fs::remove_file(&path).expect("removed");
+        let error =
+            tree_settings(&settings(&[("chat-template", name)]), 0).expect_err("it is gone").to_string();
+        assert!(error.contains(name), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_told_with_a_way_out() {
+        let first = listen(&settings(&[("port", "0")]).server).await.expect("any free port");
+        let addr = first.local_addr().expect("bound");
+        assert!(addr.ip().is_loopback(), "only this machine is listened to by default");
+        let port = addr.port().to_string();
+        let error = listen(&settings(&[("port", &port)]).server).await.expect_err("taken").to_string();
+        assert!(error.contains(&port) && error.contains("--port 0"), "{error}");
+    }
+}

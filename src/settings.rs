@@ -1,0 +1,375 @@
+//! The settings that the program runs by: every value checked, every unit resolved, every path absolute.
+//!
+//! [`Settings::load`] is a pure function of what was read ([`Sources`]): no file, no environment variable and no clock is
+//! looked at here, so that a changed file can be tried beside the settings in use.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use candlewick_engine::DType;
+use candlewick_protocol::ModelRef;
+use serde_json::{Map, Value};
+
+pub use crate::settings_layers::{FlagValue, Place, Problem, SettingsError, SettingsFile, Sources};
+pub use crate::settings_units::LogFormat;
+
+use crate::settings_layers::Layered;
+use crate::settings_raw::{RawEngine, RawHub, RawLog, RawModels, RawServer, RawSettings};
+use crate::settings_units::{Reasoning, WeightType};
+
+/// What the program runs by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The HTTP server.
+    pub server: ServerSettings,
+    /// Which models, and how they read and write.
+    pub models: ModelSettings,
+    /// How they are run.
+    pub engine: EngineSettings,
+    /// Where their files come from.
+    pub hub: HubOverrides,
+    /// What is logged.
+    pub log: LogSettings,
+}
+
+/// The HTTP server.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Name or address to listen at.
+    pub host: String,
+    /// Port to listen at; 0 takes any free one.
+    pub port: u16,
+    /// Keys that clients must show one of; none asks for none.
+    pub api_keys: Vec<String>,
+    /// Answer browsers of every origin.
+    pub enable_cors: bool,
+    /// Threads that speak HTTP.
+    pub num_http_workers: usize,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// Time between two signs of life on a stream that has nothing to say.
+    pub keep_alive: Duration,
+    /// Time for which a stream is held back in case its first event is a failure.
+    pub stream_open_after: Duration,
+    /// Most likely tokens that a request may ask for with log-probabilities.
+    pub max_logprobs: u32,
+    /// Name the model with its revision even to clients that named none.
+    pub echo_revision: bool,
+    /// `/metrics` needs no key.
+    pub metrics_public: bool,
+    /// Time that requests in flight have to finish when the server stops.
+    pub shutdown_grace: Duration,
+}
+
+/// Which models are served, and how they read and write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSettings {
+    /// The one model that is served; `None` serves whichever is asked for.
+    pub pinned: Option<ModelRef>,
+    /// Idle time after which a model is unloaded; `None` never does.
+    pub model_timeout: Option<Duration>,
+    /// Time for which a failed load is remembered.
+    pub load_failure_ttl: Duration,
+    /// Precision of the weights.
+    pub dtype: DType,
+    /// Longest context in tokens, if shorter than the model's.
+    pub max_model_len: Option<usize>,
+    /// Seed of requests that bring none; `None` draws one for each.
+    pub default_seed: Option<u64>,
+    /// A chat template in place of the models' own.
+    pub chat_template: Option<ChatTemplate>,
+    /// Variables for the chat template.
+    pub template_kwargs: Map<String, Value>,
+}
+
+/// A chat template in place of the models' own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChatTemplate {
+    /// Its text.
+    Inline(String),
+    /// The file that holds it.
+    File(PathBuf),
+}
+
+/// How models are run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EngineSettings {
+    /// Most requests of one model that generate at once.
+    pub max_running: usize,
+    /// Most requests of one model that wait.
+    pub max_queued: usize,
+    /// Most tokens computed in one step.
+    pub max_step_tokens: usize,
+    /// Memory for the KV cache of one model.
+    pub kv_cache: KvCacheSize,
+    /// Tokens in a block of the KV cache.
+    pub block_size: usize,
+    /// Threads that compute; `None` takes as many as there are cores.
+    pub num_threads: Option<usize>,
+    /// Events that may wait for a slow reader.
+    pub stream_capacity: usize,
+    /// Crashes within `restart_window` after which a model is given up.
+    pub max_restarts: usize,
+    /// See `max_restarts`.
+    pub restart_window: Duration,
+}
+
+/// How large the KV cache of one model is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum KvCacheSize {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many blocks.
+    Blocks(usize),
+    /// This share of the memory that is free when the server starts.
+    ShareOfFree(f64),
+}
+
+/// What is said about the Hub in our own settings; what is not is taken from the `HF_…` environment variables.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct HubOverrides {
+    /// Folder of the cache.
+    pub cache_dir: Option<PathBuf>,
+    /// Address of the Hub.
+    pub endpoint: Option<String>,
+    /// Token shown to the Hub.
+    pub token: Option<String>,
+    /// Never use the network.
+    pub offline: Option<bool>,
+    /// The environment as it was read, for the variables that Hugging Face's own tools know.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Without the keys: settings end up in logs.
+impl fmt::Debug for ServerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerSettings")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("num_api_keys", &self.api_keys.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Without token and environment: settings end up in logs.
+impl fmt::Debug for HubOverrides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubOverrides")
+            .field("cache_dir", &self.cache_dir)
+            .field("endpoint", &self.endpoint)
+            .field("offline", &self.offline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Filter directives of `tracing_subscriber::EnvFilter`.
+    pub filter: String,
+    /// How lines are written.
+    pub format: LogFormat,
+}
+
+impl Settings {
+    /// Reads all layers and checks what they say together.
+    pub fn load(sources: &Sources) -> Result<Self, SettingsError> {
+        Self::check(&Layered::read(sources)?, sources)
+    }
+
+    /// The settings of a program that nothing was said to.
+    pub fn defaults() -> Self {
+        Self::load(&Sources::default()).expect("the defaults pass their own checks")
+    }
+
+    /// Makes of values as written the values as used.
+    pub fn check(layered: &Layered, sources: &Sources) -> Result<Self, SettingsError> {
+        let mut check = Check { layered, problems: Vec::new() };
+        let paths =
+            Paths { working_dir: &sources.working_dir, home: sources.env.get("HOME").map(String::as_str) };
+        let RawSettings { server, models, engine, hub, log } = layered.raw.clone();
+        let settings = Self {
+            server: check.server(server),
+            models: check.models(models, &paths),
+            engine: check.engine(engine),
+            hub: check.hub(hub, &paths, &sources.env),
+            log: check.log(log),
+        };
+        if check.problems.is_empty() { Ok(settings) } else { Err(SettingsError(check.problems)) }
+    }
+}
+
+/// What relative paths and `~` stand for.
+struct Paths<'a> {
+    working_dir: &'a Path,
+    home: Option<&'a str>,
+}
+
+impl Paths<'_> {
+    fn absolute(&self, text: &str) -> PathBuf {
+        match (text.strip_prefix("~/"), self.home) {
+            (Some(below), Some(home)) => Path::new(home).join(below),
+            _ => self.working_dir.join(text),
+        }
+    }
+}
+
+/// Gathers what is wrong, each with the place it was set at.
+struct Check<'a> {
+    layered: &'a Layered,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn refuse(&mut self, key: &str, why: impl Into<String>) {
+        let why = format!("`{key}`: {}", why.into());
+        self.problems.push(Problem { place: self.layered.place(key).clone(), why });
+    }
+
+    /// A count that must be at least one.
+    fn count(&mut self, key: &str, count: usize) -> usize {
+        if count == 0 {
+            self.refuse(key, "0 is too few; 1 is the least");
+        }
+        count
+    }
+
+    fn server(&mut self, raw: RawServer) -> ServerSettings {
+        if raw.host.trim().is_empty() {
+            self.refuse(
+                "server.host",
+                "there is no host; `localhost` listens to this machine, `0.0.0.0` to all",
+            );
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        ServerSettings {
+            host: raw.host.trim().into(),
+            port: raw.port,
+            api_keys: raw.api_keys.0,
+            enable_cors: raw.enable_cors,
+            num_http_workers: self.count("server.http_workers", raw.http_workers.0.unwrap_or(cores.min(4))),
+            max_body_bytes: self
+                .count("server.max_body", usize::try_from(raw.max_body.0).unwrap_or(usize::MAX)),
+            keep_alive: raw.keep_alive.0,
+            stream_open_after: raw.stream_open_after.0,
+            max_logprobs: raw.max_logprobs,
+            echo_revision: raw.echo_revision,
+            metrics_public: raw.metrics_public,
+            shutdown_grace: raw.shutdown_grace.0,
+        }
+    }
+
+    fn models(&mut self, raw: RawModels, paths: &Paths<'_>) -> ModelSettings {
+        let pinned = match raw.model.trim() {
+            "" => None,
+            name => name.parse().map_err(|why| self.refuse("models.model", format!("`{name}`: {why}"))).ok(),
+        };
+        let mut template_kwargs = Map::new();
+        if raw.reasoning != Reasoning::Auto {
+            template_kwargs.insert("enable_thinking".into(), Value::Bool(raw.reasoning == Reasoning::On));
+        }
+        // The particular word beats the general one.
+        template_kwargs.extend(raw.chat_template_kwargs.0);
+        ModelSettings {
+            pinned,
+            model_timeout: raw.model_timeout.0,
+            load_failure_ttl: raw.load_failure_ttl.0,
+            dtype: match raw.dtype {
+                WeightType::Auto => DType::Auto,
+                WeightType::Float32 => DType::F32,
+                WeightType::Float16 => DType::F16,
+                WeightType::Bfloat16 => DType::Bf16,
+            },
+            max_model_len: raw.max_model_len.0.map(|len| self.count("models.max_model_len", len)),
+            default_seed: raw.default_seed.0,
+            chat_template: match raw.chat_template.as_str() {
+                "" => None,
+                text if text.contains("{{") || text.contains("{%") => Some(ChatTemplate::Inline(text.into())),
+                path => Some(ChatTemplate::File(paths.absolute(path))),
+            },
+            template_kwargs,
+        }
+    }
+
+    fn engine(&mut self, raw: RawEngine) -> EngineSettings {
+        let share = raw.max_memory_percent;
+        if !(share > 0.0 && share <= 1.0) {
+            self.refuse(
+                "engine.max_memory_percent",
+                format!("{share} is no share of the free memory; it lies above 0 and at most at 1 (0.3 is 30 percent)"),
+            );
+        }
+        if raw.kv_cache_memory.0.is_some() && raw.num_blocks.0.is_some() {
+            self.refuse(
+                "engine.num_blocks",
+                "the KV cache has one size; set `num_blocks` or `kv_cache_memory`, not both",
+            );
+        }
+        let kv_cache = match (raw.num_blocks.0, raw.kv_cache_memory.0) {
+            (Some(blocks), _) => KvCacheSize::Blocks(self.count("engine.num_blocks", blocks)),
+            (None, Some(size)) => KvCacheSize::Bytes(size.0),
+            (None, None) => KvCacheSize::ShareOfFree(share),
+        };
+        if kv_cache == KvCacheSize::Bytes(0) {
+            self.refuse(
+                "engine.kv_cache_memory",
+                "a KV cache needs memory; write a size like `1GiB`, or `auto`",
+            );
+        }
+        EngineSettings {
+            max_running: self.count("engine.max_running", raw.max_running),
+            max_queued: raw.max_queued,
+            max_step_tokens: self.count("engine.max_batch_tokens", raw.max_batch_tokens),
+            kv_cache,
+            block_size: self.count("engine.block_size", raw.block_size),
+            num_threads: raw.threads.0.map(|threads| self.count("engine.threads", threads)),
+            stream_capacity: self.count("engine.stream_capacity", raw.stream_capacity),
+            max_restarts: raw.max_restarts,
+            restart_window: raw.restart_window.0,
+        }
+    }
+
+    fn hub(&mut self, raw: RawHub, paths: &Paths<'_>, env: &BTreeMap<String, String>) -> HubOverrides {
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        if !raw.endpoint.is_empty()
+            && !raw.endpoint.starts_with("http://")
+            && !raw.endpoint.starts_with("https://")
+        {
+            self.refuse(
+                "hub.endpoint",
+                format!("`{}` is no address; it begins with `https://`", raw.endpoint),
+            );
+        }
+        HubOverrides {
+            cache_dir: some(raw.cache_dir).map(|folder| paths.absolute(&folder)),
+            endpoint: some(raw.endpoint),
+            token: some(raw.token),
+            offline: raw.offline.0,
+            env: env.clone(),
+        }
+    }
+
+    fn log(&mut self, raw: RawLog) -> LogSettings {
+        let filter = match raw.level.trim().to_ascii_lowercase().as_str() {
+            "warning" => "warn".into(),
+            "critical" => "error".into(),
+            level @ ("off" | "error" | "warn" | "info" | "debug" | "trace") => level.into(),
+            _ => raw.level.trim().to_owned(),
+        };
+        // A lone word that is no level would be taken for the name of a crate, and everything else fall silent.
+        let is_level = matches!(filter.as_str(), "off" | "error" | "warn" | "info" | "debug" | "trace");
+        let is_filter = filter.contains('=') && tracing_subscriber::EnvFilter::try_new(&filter).is_ok();
+        if !is_level && !is_filter {
+            self.refuse(
+                "log.level",
+                format!(
+                    "`{filter}` is no level; use `off`, `error`, `warning`, `info`, `debug` or `trace`, or directives like \
+                     `info,candlewick_actors=debug`"
+                ),
+            );
+        }
+        LogSettings { filter, format: raw.format }
+    }
+}

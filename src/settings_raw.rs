@@ -1,0 +1,203 @@
+//! The settings as people write them: sections and keys of the file, and the defaults. Nothing is checked here beyond the
+//! form of each value; `settings.rs` makes of it what the program uses.
+//!
+//! Every field is written by serde, unset ones as a word of their own (`auto`, an empty text), so that the defaults alone
+//! list every key there is.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::settings_units::{
+    Auto, ByteSize, Device, JsonTable, Limit, LogFormat, Reasoning, Span, TextList, WeightType,
+};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawSettings {
+    /// The HTTP server.
+    pub server: RawServer,
+    /// Which models, and how they read and write.
+    pub models: RawModels,
+    /// How they are run.
+    pub engine: RawEngine,
+    /// Where their files come from.
+    pub hub: RawHub,
+    /// What is logged.
+    pub log: RawLog,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawServer {
+    /// Name or address to listen at.
+    pub host: String,
+    /// Port to listen at; 0 takes any free one.
+    pub port: u16,
+    /// Keys that clients must show one of; none asks for none.
+    pub api_keys: TextList,
+    /// Answer browsers of every origin.
+    pub enable_cors: bool,
+    /// Threads that speak HTTP.
+    pub http_workers: Auto<usize>,
+    /// Largest request body.
+    pub max_body: ByteSize,
+    /// Time between two signs of life on a stream that has nothing to say.
+    pub keep_alive: Span,
+    /// Time for which a stream is held back in case its first event is a failure.
+    pub stream_open_after: Span,
+    /// Most likely tokens that a request may ask for with log-probabilities.
+    pub max_logprobs: u32,
+    /// Name the model with its revision even to clients that named none.
+    pub echo_revision: bool,
+    /// `/metrics` needs no key.
+    pub metrics_public: bool,
+    /// Time that requests in flight have to finish when the server stops.
+    pub shutdown_grace: Span,
+}
+
+impl Default for RawServer {
+    fn default() -> Self {
+        Self {
+            host: "localhost".into(),
+            port: 8000,
+            api_keys: TextList::default(),
+            enable_cors: false,
+            http_workers: Auto(None),
+            max_body: ByteSize(32 << 20),
+            keep_alive: Span(Duration::from_secs(1)),
+            stream_open_after: Span(Duration::from_millis(200)),
+            max_logprobs: 20,
+            echo_revision: false,
+            metrics_public: false,
+            shutdown_grace: Span(Duration::from_secs(30)),
+        }
+    }
+}
+
+/// `[models]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawModels {
+    /// The one model that is served; empty serves whichever is asked for.
+    pub model: String,
+    /// Idle time after which a model is unloaded.
+    pub model_timeout: Limit,
+    /// Time for which a failed load is remembered.
+    pub load_failure_ttl: Span,
+    /// Precision of the weights.
+    pub dtype: WeightType,
+    /// Where to run.
+    pub device: Device,
+    /// Longest context in tokens.
+    pub max_model_len: Auto<usize>,
+    /// Seed of requests that bring none.
+    pub default_seed: Auto<u64>,
+    /// Whether to ask for reasoning.
+    pub reasoning: Reasoning,
+    /// A chat template in place of the models' own: its text, or the path of a file.
+    pub chat_template: String,
+    /// Variables for the chat template.
+    pub chat_template_kwargs: JsonTable,
+}
+
+impl Default for RawModels {
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            model_timeout: Limit(Some(Duration::from_secs(300))),
+            load_failure_ttl: Span(Duration::from_secs(10)),
+            dtype: WeightType::Auto,
+            device: Device::Auto,
+            max_model_len: Auto(None),
+            default_seed: Auto(None),
+            reasoning: Reasoning::Auto,
+            chat_template: String::new(),
+            chat_template_kwargs: JsonTable::default(),
+        }
+    }
+}
+
+/// `[engine]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawEngine {
+    /// Most requests of one model that generate at once.
+    pub max_running: usize,
+    /// Most requests of one model that wait.
+    pub max_queued: usize,
+    /// Most tokens computed in one step.
+    pub max_batch_tokens: usize,
+    /// Memory for the KV cache of one model.
+    pub kv_cache_memory: Auto<ByteSize>,
+    /// Share of the free memory that `kv_cache_memory = "auto"` takes.
+    pub max_memory_percent: f64,
+    /// Tokens in a block of the KV cache.
+    pub block_size: usize,
+    /// Blocks of KV cache of one model, in place of an amount of memory.
+    pub num_blocks: Auto<usize>,
+    /// Threads that compute.
+    pub threads: Auto<usize>,
+    /// Events that may wait for a slow reader.
+    pub stream_capacity: usize,
+    /// Crashes within `restart_window` after which a model is given up.
+    pub max_restarts: usize,
+    /// See `max_restarts`.
+    pub restart_window: Span,
+}
+
+impl Default for RawEngine {
+    fn default() -> Self {
+        Self {
+            max_running: 64,
+            max_queued: 256,
+            max_batch_tokens: 512,
+            kv_cache_memory: Auto(None),
+            max_memory_percent: 0.3,
+            block_size: 16,
+            num_blocks: Auto(None),
+            threads: Auto(None),
+            stream_capacity: 64,
+            max_restarts: 5,
+            restart_window: Span(Duration::from_secs(60)),
+        }
+    }
+}
+
+/// `[hub]`; what is left empty is taken from the `HF_…` environment variables.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawHub {
+    /// Folder of the cache.
+    pub cache_dir: String,
+    /// Address of the Hub.
+    pub endpoint: String,
+    /// Token shown to the Hub.
+    pub token: String,
+    /// Never use the network.
+    pub offline: Auto<bool>,
+}
+
+impl Default for Auto<bool> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLog {
+    /// Lowest level that is logged, or filter directives.
+    pub level: String,
+    /// How lines are written.
+    pub format: LogFormat,
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}

@@ -1,0 +1,243 @@
+//! What people who configure Candlewick rely on: the shipped file tells the truth, stronger layers win, and a mistake is
+//! refused where it was made, with a hint.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::ValueKind;
+
+use crate::settings::{ChatTemplate, FlagValue, KvCacheSize, Settings, SettingsFile, Sources};
+use crate::settings_layers::{Layered, Place, SHORT_NAMES, known_keys};
+use crate::settings_raw::RawSettings;
+
+const SHIPPED: &str = include_str!("../config/candlewick.toml");
+
+fn sources(file: &str, env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Sources {
+    Sources {
+        file: (!file.is_empty())
+            .then(|| SettingsFile { path: "/etc/candlewick.toml".into(), text: file.into() }),
+        env: env.iter().map(|(name, value)| (String::from(*name), String::from(*value))).collect(),
+        flags: flags.iter().map(|(name, value)| FlagValue::new(name, *value)).collect(),
+        working_dir: "/work-dir".into(),
+    }
+}
+
+fn load(file: &str, env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Settings {
+    Settings::load(&sources(file, env, flags)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[track_caller]
+fn refused(file: &str, env: &[(&str, &str)], flags: &[(&'static str, &str)], parts: &[&str]) {
+    let error = Settings::load(&sources(file, env, flags)).expect_err("the settings are wrong").to_string();
+    for part in parts {
+        assert!(error.contains(part), "`{part}` is missing in: {error}");
+    }
+}
+
+/// The shipped file with every setting switched on, and those settings' keys.
+fn uncommented() -> (String, Vec<String>) {
+    let mut text = String::new();
+    let (mut section, mut keys) = (String::new(), Vec::new());
+    for line in SHIPPED.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').into();
+        }
+        let is_setting =
+            |rest: &&str| rest.starts_with(|c: char| c.is_ascii_lowercase()) && rest.contains(" = ");
+        let line = match line.strip_prefix('#').filter(is_setting) {
+            Some(setting) => {
+                let (key, _) = setting.split_once(" = ").expect("it was found just now");
+                keys.push(format!("{section}.{key}"));
+                setting
+            }
+            None => line,
+        };
+        text.push_str(line);
+        text.push('\n');
+    }
+    keys.sort();
+    (text, keys)
+}
+
+#[test]
+fn the_shipped_file_changes_nothing() {
+    let layered = Layered::read(&sources(SHIPPED, &[], &[])).expect("the shipped file is good");
+    assert_eq!(layered.raw, RawSettings::default());
+    assert!(
+        known_keys().iter().all(|key| *layered.place(key) == Place::Default),
+        "every setting is commented"
+    );
+}
+
+#[test]
+fn the_shipped_file_holds_every_setting_at_its_default() {
+    let (text, keys) = uncommented();
+    assert_eq!(keys, known_keys(), "each setting stands in the file once");
+    let layered = Layered::read(&sources(&text, &[], &[])).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(layered.raw, RawSettings::default());
+    assert!(known_keys().iter().all(|key| matches!(layered.place(key), Place::File(..))));
+}
+
+#[test]
+fn later_layers_are_stronger() {
+    let file = "[server]\nport = 1\nhost = \"a\"\n[engine]\nmax_running = 3\n";
+    let settings = load(
+        file,
+        &[("CANDLEWICK_SERVER__PORT", "2"), ("CANDLEWICK_ENGINE__MAX_QUEUED", "9")],
+        &[("port", "3")],
+    );
+    assert_eq!((settings.server.port, settings.server.host.as_str()), (3, "a"));
+    assert_eq!((settings.engine.max_running, settings.engine.max_queued), (3, 9));
+    assert_eq!(
+        load(file, &[("CANDLEWICK_PORT", "2")], &[]).server.port,
+        2,
+        "short names are for the same keys"
+    );
+    let both = [("CANDLEWICK_PORT", "2"), ("CANDLEWICK_SERVER__PORT", "4")];
+    assert_eq!(load(file, &both, &[]).server.port, 4, "the exact name beats the short one");
+}
+
+#[test]
+fn values_read_alike_from_every_layer() {
+    let file = "[server]\napi_keys = [\"a\", \"b\"]\n[models]\nmodel_timeout = 60\nchat_template_kwargs = { Depth = 2 }\n\
+                [engine]\nkv_cache_memory = \"2GiB\"\nthreads = 3\n[hub]\noffline = true\n";
+    let env = [
+        ("CANDLEWICK_API_KEY", "a, b"),
+        ("CANDLEWICK_MODEL_TIMEOUT", "1m"),
+        ("CANDLEWICK_CHAT_TEMPLATE_KWARGS", r#"{"Depth": 2}"#),
+        ("CANDLEWICK_KV_CACHE_MEMORY", "2147483648"),
+        ("CANDLEWICK_THREADS", "3"),
+        ("CANDLEWICK_HUB__OFFLINE", "true"),
+    ];
+    let (from_file, mut from_env) = (load(file, &[], &[]), load("", &env, &[]));
+    from_env.hub.env = BTreeMap::new();
+    assert_eq!(from_file, from_env);
+    assert_eq!(from_file.server.api_keys, ["a", "b"]);
+    assert_eq!(from_file.models.model_timeout, Some(Duration::from_secs(60)));
+    assert_eq!(from_file.models.template_kwargs["Depth"], 2, "the case of a variable is kept");
+    assert_eq!(from_file.engine.kv_cache, KvCacheSize::Bytes(2 << 30));
+    assert_eq!(from_file.hub.offline, Some(true));
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_and_the_place() {
+    refused(
+        "[server]\n\nprot = 1\n",
+        &[],
+        &[],
+        &["/etc/candlewick.toml:3", "`server.prot`", "`server.port`"],
+    );
+    refused("port = 1\n", &[], &[], &["/etc/candlewick.toml:1", "`server.port`"]);
+    refused("[engine]\nport = 1\n", &[], &[], &["`server.port`"]);
+    refused("server = 1\n", &[], &[], &["is a section", "[server]"]);
+    refused("", &[("CANDLEWICK_SERVER__PROT", "1")], &[], &["CANDLEWICK_SERVER__PROT", "`server.port`"]);
+    refused(
+        "",
+        &[("CANDLEWICK_MAX_RUNING", "1")],
+        &[],
+        &["CANDLEWICK_MAX_RUNING", "did you mean CANDLEWICK_MAX_RUNNING?"],
+    );
+    refused("", &[("CANDLEWICK_ZZ", "1")], &[], &["CANDLEWICK_SECTION__KEY"]);
+}
+
+#[test]
+fn wrong_values_are_refused_with_the_place() {
+    refused(
+        "[server]\nport = \"high\"\n",
+        &[],
+        &[],
+        &["/etc/candlewick.toml:2", "`server.port`", "\"high\""],
+    );
+    refused("[server]\nport = 70000\n", &[], &[], &["`server.port`", "70000"]);
+    refused("[models]\ndevice = \"cuda\"\n", &[], &[], &["this build has no `cuda` device", "cpu"]);
+    refused("", &[], &[("dtype", "int3")], &["flag --dtype", "`int3`", "`bfloat16`"]);
+    refused("", &[], &[("model", "org/m@")], &["argument MODEL", "org/m@"]);
+    refused(
+        "",
+        &[("CANDLEWICK_MAX_RUNNING", "0")],
+        &[],
+        &["environment variable CANDLEWICK_MAX_RUNNING", "least"],
+    );
+    refused("", &[], &[("cb-max-memory-percent", "30")], &["0.3 is 30 percent"]);
+    refused("", &[], &[("cb-num-blocks", "8"), ("kv-cache-memory", "1GiB")], &["not both"]);
+    refused("", &[], &[("chat-template-kwargs", "[1]")], &["JSON object"]);
+    refused("", &[], &[("log-level", "loud")], &["`loud`", "`warning`"]);
+    refused("[server\n", &[], &[], &["/etc/candlewick.toml:1", "not valid TOML"]);
+}
+
+#[test]
+fn everything_wrong_is_told_at_once() {
+    refused(
+        "[server]\nprot = 1\n[engine]\nthreds = 2\n",
+        &[("CANDLEWICK_X", "1")],
+        &[],
+        &["prot", "threds", "CANDLEWICK_X"],
+    );
+    refused(
+        "[server]\nhost = \"\"\n[engine]\nblock_size = 0\n",
+        &[],
+        &[],
+        &["candlewick.toml:2", "candlewick.toml:4"],
+    );
+}
+
+#[test]
+fn a_cluster_s_own_variables_are_no_mistakes_of_ours() {
+    let env = [
+        ("CANDLEWICK_PORT", "tcp://10.0.0.1:8000"),
+        ("CANDLEWICK_PORT_8000_TCP", "tcp://10.0.0.1:8000"),
+        ("CANDLEWICK_SERVICE_HOST", "10.0.0.1"),
+    ];
+    assert_eq!(load("", &env, &[]).server.port, 8000);
+}
+
+#[test]
+fn paths_are_absolute_and_templates_may_be_inline() {
+    let template =
+        |text: &str| load("", &[("HOME", "/home/ann")], &[("chat-template", text)]).models.chat_template;
+    assert_eq!(template("t.jinja"), Some(ChatTemplate::File("/work-dir/t.jinja".into())));
+    assert_eq!(template("~/t.jinja"), Some(ChatTemplate::File("/home/ann/t.jinja".into())));
+    assert_eq!(template("{{ messages }}"), Some(ChatTemplate::Inline("{{ messages }}".into())));
+    let hub = load("[hub]\ncache_dir = \"cache\"\n", &[], &[]).hub;
+    assert_eq!(hub.cache_dir.as_deref(), Some(Path::new("/work-dir/cache")));
+}
+
+#[test]
+fn reasoning_is_a_template_variable_that_a_named_one_beats() {
+    let thinking = |flags| load("", &[], flags).models.template_kwargs.get("enable_thinking").cloned();
+    assert_eq!(thinking(&[("reasoning", "auto")]), None);
+    assert_eq!(thinking(&[("reasoning", "off")]), Some(false.into()));
+    let both = [("reasoning", "on"), ("chat-template-kwargs", r#"{"enable_thinking": false}"#)];
+    assert_eq!(thinking(&both), Some(false.into()));
+}
+
+#[test]
+fn every_short_name_is_for_a_key_that_exists() {
+    let keys = known_keys();
+    for (name, key) in SHORT_NAMES {
+        assert!(keys.iter().any(|known| known == key), "{name} is for {key}");
+    }
+    let flag = FlagValue::new("enable-cors", ValueKind::Boolean(true));
+    assert!(
+        Settings::load(&Sources { flags: vec![flag], ..Sources::default() })
+            .expect("good")
+            .server
+            .enable_cors
+    );
+}
+
+#[test]
+fn files_are_looked_for_here_and_in_the_users_folder() {
+    let files = |env: &[(&str, &str)]| {
+        let env = env.iter().map(|(name, value)| (String::from(*name), String::from(*value))).collect();
+        crate::settings_layers::default_files(Path::new("/here"), &env)
+    };
+    let here = PathBuf::from("/here/config/candlewick.toml");
+    assert_eq!(files(&[]), std::slice::from_ref(&here));
+    assert_eq!(files(&[("HOME", "/h")]), [here.clone(), "/h/.config/candlewick/candlewick.toml".into()]);
+    assert_eq!(
+        files(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/x")]),
+        [here, "/x/candlewick/candlewick.toml".into()]
+    );
+}
