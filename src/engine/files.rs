@@ -17,8 +17,13 @@ pub const WEIGHT_INDEX: &str = "model.safetensors.index.json";
 const WHOLE_WEIGHTS: &str = "model.safetensors";
 
 /// What it takes to turn a request into token ids and back.
-const PROCESSOR: [&str; 5] =
-    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json"];
+const PROCESSOR: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
 
 const CONFIG: [&str; 2] = ["config.json", "generation_config.json"];
 
@@ -29,7 +34,9 @@ const TEMPLATE_FOLDER: &str = "additional_chat_templates/";
 pub fn processor_files(files: &[FileEntry]) -> Vec<String> {
     let mut names = present(files, &PROCESSOR);
     let templates = files.iter().map(|file| &file.name);
-    names.extend(templates.filter(|name| name.starts_with(TEMPLATE_FOLDER) && name.ends_with(".jinja")).cloned());
+    names.extend(
+        templates.filter(|name| name.starts_with(TEMPLATE_FOLDER) && name.ends_with(".jinja")).cloned(),
+    );
     names
 }
 
@@ -85,7 +92,10 @@ fn has(files: &[FileEntry], name: &str) -> bool {
 }
 
 fn top_level<'a>(files: &'a [FileEntry], suffix: &'a str) -> impl Iterator<Item = &'a str> {
-    files.iter().map(|file| file.name.as_str()).filter(move |name| name.ends_with(suffix) && !name.contains('/'))
+    files
+        .iter()
+        .map(|file| file.name.as_str())
+        .filter(move |name| name.ends_with(suffix) && !name.contains('/'))
 }
 
 /// Safetensors that are not a model's weights under their usual names: adapters, and Mistral's own naming.
@@ -97,7 +107,9 @@ fn shards(files: &[FileEntry], index: &Value) -> Result<Vec<String>, LoadError> 
     let corrupt = |why: &str| LoadError::Corrupt { file: WEIGHT_INDEX.into(), why: why.into() };
     let map = index.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| corrupt("there is no object `weight_map` from tensor to file in it"))?;
-    let names = map.values().map(|file| file.as_str().ok_or_else(|| corrupt("`weight_map` holds a value that is no file name")));
+    let names = map
+        .values()
+        .map(|file| file.as_str().ok_or_else(|| corrupt("`weight_map` holds a value that is no file name")));
     // A set: thousands of tensors share a few files.
     let names = names.collect::<Result<BTreeSet<_>, _>>()?;
     if names.is_empty() {
@@ -105,7 +117,9 @@ fn shards(files: &[FileEntry], index: &Value) -> Result<Vec<String>, LoadError> 
     }
     // Asking for a file by the repository's own list also keeps names such as `../x` out.
     if let Some(missing) = names.iter().find(|name| !has(files, name)) {
-        return Err(LoadError::NotFound(format!("{WEIGHT_INDEX} names the file {missing}, and the repository has none such")));
+        return Err(LoadError::NotFound(format!(
+            "{WEIGHT_INDEX} names the file {missing}, and the repository has none such"
+        )));
     }
     Ok(names.into_iter().map(Into::into).collect())
 }
@@ -115,7 +129,8 @@ fn gguf_files(files: &[FileEntry], gguf: &str) -> Result<Vec<String>, LoadError>
     let Some((stem, count)) = gguf_set(gguf) else {
         return if has(files, gguf) { Ok(vec![gguf.into()]) } else { Err(no_gguf(files, gguf)) };
     };
-    let names = (1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}.gguf")).collect::<Vec<_>>();
+    let names =
+        (1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}.gguf")).collect::<Vec<_>>();
     match names.iter().find(|name| !has(files, name)) {
         Some(missing) => Err(no_gguf(files, missing)),
         None => Ok(names),
@@ -133,7 +148,11 @@ fn gguf_set(gguf: &str) -> Option<(&str, u32)> {
 }
 
 fn no_gguf(files: &[FileEntry], gguf: &str) -> LoadError {
-    let there = files.iter().map(|file| file.name.as_str()).filter(|name| name.ends_with(".gguf")).collect::<Vec<_>>();
+    let there = files
+        .iter()
+        .map(|file| file.name.as_str())
+        .filter(|name| name.ends_with(".gguf"))
+        .collect::<Vec<_>>();
     LoadError::NotFound(match there[..] {
         [] => format!("the repository has no file {gguf}, and no GGUF file at all"),
         _ => format!("the repository has no file {gguf}; its GGUF files are {}", there.join(", ")),
@@ -219,7 +238,12 @@ mod tests {
         check(&sharded, Some(index.clone()), None, &sharded[..2]);
         assert_eq!(index_file(&entries(&sharded)), Some(WEIGHT_INDEX));
 
-        let both = ["model.safetensors", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", WEIGHT_INDEX];
+        let both = [
+            "model.safetensors",
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+            WEIGHT_INDEX,
+        ];
         check(&both, Some(index), None, &["model.safetensors"]);
         assert_eq!(index_file(&entries(&both)), None);
         check(&["weights.safetensors", "adapter_model.safetensors"], None, None, &["weights.safetensors"]);
@@ -227,7 +251,12 @@ mod tests {
 
     #[test]
     fn an_index_must_name_files_that_are_there() {
-        check_refused(&["a.safetensors"], Some(json!({"weight_map": {"x": "../../etc/passwd"}})), None, "../../etc/passwd");
+        check_refused(
+            &["a.safetensors"],
+            Some(json!({"weight_map": {"x": "../../etc/passwd"}})),
+            None,
+            "../../etc/passwd",
+        );
         check_refused(&["a.safetensors"], Some(json!({})), None, "weight_map");
         check_refused(&["a.safetensors"], Some(json!({"weight_map": {}})), None, "empty");
         check_refused(&["a.safetensors"], Some(json!({"weight_map": {"x": 1}})), None, "no file name");

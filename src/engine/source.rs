@@ -16,7 +16,8 @@ pub trait ModelSource: Send + Sync {
     /// Whether this source is the one for the name; the first that says yes is asked.
     fn serves(&self, model: &ModelRef) -> bool;
 
-    /// Finds the snapshot that a name stands for. Uses the network only if the answer is not here.
+    /// Finds the snapshot that a name stands for. A commit that is here costs no network; a branch may have moved, so it
+    /// is looked up if the source can be reached, and taken as it was last seen if not.
     fn resolve<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<Box<dyn Snapshot>, LoadError>>;
 
     /// The models that need no network. Cheap enough to be asked on every `/v1/models`; blocks on the disk.

@@ -32,6 +32,11 @@ pub(crate) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// Whether a path stays within the folder that it is joined to.
+pub(crate) fn is_safe_path(path: &str) -> bool {
+    !path.is_empty() && !path.contains('\\') && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
 /// One repository's part of the cache.
 #[derive(Debug, Clone)]
 pub(crate) struct RepoCache {
@@ -176,9 +181,15 @@ fn walk(folder: &Path, prefix: &str, depth: usize, entries: &mut Vec<FileEntry>)
         }
         let path = child.path();
         match std::fs::metadata(&path) {
-            Ok(data) if data.is_dir() && depth > 1 => walk(&path, &format!("{prefix}{name}/"), depth - 1, entries),
+            Ok(data) if data.is_dir() && depth > 1 => {
+                walk(&path, &format!("{prefix}{name}/"), depth - 1, entries)
+            }
             Ok(data) if data.is_file() => {
-                entries.push(FileEntry { name: format!("{prefix}{name}"), size: Some(data.len()), cached: true });
+                entries.push(FileEntry {
+                    name: format!("{prefix}{name}"),
+                    size: Some(data.len()),
+                    cached: true,
+                });
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(path = %path.display(), %error, "left out: it cannot be read"),

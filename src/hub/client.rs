@@ -11,7 +11,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 
 use crate::HubSettings;
-use crate::cache::is_commit;
+use crate::cache::{is_commit, is_safe_path};
 use crate::refusal::{Asked, Refusal, hub_error, unreachable};
 
 /// A network that swallows packets shows while connecting; no need to wait for the whole answer's time.
@@ -55,7 +55,8 @@ pub(crate) struct RemoteFile {
 impl RemoteFile {
     /// The digest of the content, if the etag is one: it is for every file in LFS.
     pub(crate) fn sha256(&self) -> Option<&str> {
-        Some(self.etag.as_str()).filter(|etag| etag.len() == 64 && etag.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        Some(self.etag.as_str())
+            .filter(|etag| etag.len() == 64 && etag.bytes().all(|byte| byte.is_ascii_hexdigit()))
     }
 }
 
@@ -72,11 +73,17 @@ impl HubClient {
     /// # Errors
     /// `Network` if the endpoint is no URL or TLS cannot be set up.
     pub(crate) fn new(settings: HubSettings) -> Result<Self, LoadError> {
-        let endpoint = Url::parse(&settings.endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let endpoint =
+            Url::parse(&settings.endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let endpoint = endpoint.ok_or_else(|| {
-            LoadError::Network(format!("HF_ENDPOINT `{}` is not an address like https://huggingface.co", settings.endpoint))
+            LoadError::Network(format!(
+                "HF_ENDPOINT `{}` is not an address like https://huggingface.co",
+                settings.endpoint
+            ))
         })?;
-        let broken = |error: &dyn std::fmt::Display| LoadError::Network(format!("the HTTP client cannot be made: {error}"));
+        let broken = |error: &dyn std::fmt::Display| {
+            LoadError::Network(format!("the HTTP client cannot be made: {error}"))
+        };
         let builder = || {
             Client::builder()
                 .user_agent(concat!("candlewick/", env!("CARGO_PKG_VERSION")))
@@ -119,7 +126,10 @@ impl HubClient {
             let info = self.in_time(&asked, info).await?.map_err(|error| hub_error(&error, &asked))?;
             // It becomes the name of a folder.
             info.sha.filter(|sha| is_commit(sha)).ok_or_else(|| {
-                LoadError::Network(format!("{} did not say which commit `{revision}` of `{repo}` is", asked.endpoint))
+                LoadError::Network(format!(
+                    "{} did not say which commit `{revision}` of `{repo}` is",
+                    asked.endpoint
+                ))
             })?
         };
 
@@ -171,7 +181,12 @@ impl HubClient {
     }
 
     /// Sends with the token if the URL is the Hub's, and sorts out what is no answer.
-    async fn send(&self, mut request: RequestBuilder, url: &Url, asked: &Asked<'_>) -> Result<Response, RequestError> {
+    async fn send(
+        &self,
+        mut request: RequestBuilder,
+        url: &Url,
+        asked: &Asked<'_>,
+    ) -> Result<Response, RequestError> {
         if let Some(token) = &self.settings.token
             && url.origin() == self.endpoint.origin()
         {
@@ -210,11 +225,14 @@ impl HubClient {
 
 fn remote_file(headers: &HeaderMap, asked: &Asked<'_>) -> Result<RemoteFile, RequestError> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
-    let etag = text("x-linked-etag").or_else(|| text(ETAG.as_str())).map(|etag| {
-        etag.trim_start_matches("W/").trim_matches('"')
-    });
-    let etag = etag.filter(|etag| is_file_name(etag)).ok_or_else(|| no_usable("description without an etag", asked))?;
-    let size = text("x-linked-size").or_else(|| text(CONTENT_LENGTH.as_str())).and_then(|size| size.parse().ok());
+    let etag = text("x-linked-etag")
+        .or_else(|| text(ETAG.as_str()))
+        .map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
+    let etag = etag
+        .filter(|etag| is_file_name(etag))
+        .ok_or_else(|| no_usable("description without an etag", asked))?;
+    let size =
+        text("x-linked-size").or_else(|| text(CONTENT_LENGTH.as_str())).and_then(|size| size.parse().ok());
     Ok(RemoteFile { etag: etag.into(), size })
 }
 
@@ -224,11 +242,6 @@ fn no_usable(what: &str, asked: &Asked<'_>) -> RequestError {
     RequestError::Final(LoadError::Network(format!(
         "{endpoint} answered with a {what} for `{file}` of `{repo}`: is HF_ENDPOINT the address of a Hub?"
     )))
-}
-
-/// Whether a path of the Hub stays within the folder that it is joined to.
-fn is_safe_path(path: &str) -> bool {
-    !path.is_empty() && !path.contains('\\') && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 fn is_file_name(text: &str) -> bool {

@@ -26,15 +26,18 @@ impl DirectorySource {
         let folder = expand_user(model.repo(), &self.home);
         let shown = folder.display();
         if folder.is_file() {
-            let (parent, name) = (folder.parent().unwrap_or(Path::new(".")), folder.file_name().unwrap_or_default());
-            return Err(LoadError::NotFound(match folder.extension().is_some_and(|extension| extension == "gguf") {
-                true => format!(
-                    "{shown} is a file; a GGUF file is named after a colon, as in `{}:{}`",
-                    parent.display(),
-                    name.to_string_lossy()
-                ),
-                false => format!("{shown} is a file; a model is the folder that holds its config.json"),
-            }));
+            let (parent, name) =
+                (folder.parent().unwrap_or(Path::new(".")), folder.file_name().unwrap_or_default());
+            return Err(LoadError::NotFound(
+                match folder.extension().is_some_and(|extension| extension == "gguf") {
+                    true => format!(
+                        "{shown} is a file; a GGUF file is named after a colon, as in `{}:{}`",
+                        parent.display(),
+                        name.to_string_lossy()
+                    ),
+                    false => format!("{shown} is a file; a model is the folder that holds its config.json"),
+                },
+            ));
         }
         if !folder.is_dir() {
             return Err(LoadError::NotFound(format!("there is no folder {shown} on this machine")));
@@ -42,7 +45,9 @@ impl DirectorySource {
         let needed = model.file().unwrap_or("config.json");
         if !folder.join(needed).is_file() {
             let what = if model.file().is_some() { "that file" } else { "a model" };
-            return Err(LoadError::NotFound(format!("there is no {needed} in {shown}, so it does not hold {what}")));
+            return Err(LoadError::NotFound(format!(
+                "there is no {needed} in {shown}, so it does not hold {what}"
+            )));
         }
         // The process may change its folder; a snapshot means the same one always.
         let folder = std::path::absolute(&folder).unwrap_or(folder);
@@ -82,7 +87,11 @@ impl Snapshot for DirectorySnapshot {
         &self.files
     }
 
-    fn fetch<'a>(&'a self, name: &'a str, on_bytes: OnBytes<'a>) -> BoxFuture<'a, Result<ModelFile, LoadError>> {
+    fn fetch<'a>(
+        &'a self,
+        name: &'a str,
+        on_bytes: OnBytes<'a>,
+    ) -> BoxFuture<'a, Result<ModelFile, LoadError>> {
         async move {
             let Some(entry) = self.files.iter().find(|file| file.name == name) else {
                 return Err(LoadError::NotFound(format!("there is no {name} in {}", self.folder.display())));
@@ -100,9 +109,10 @@ mod tests {
 
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let write = |name: &str| std::fs::write(folder.path().join(name), name).expect("the file is written");
         std::fs::create_dir(folder.path().join("additional_chat_templates")).expect("the folder is made");
-        ["config.json", "q8.gguf", "additional_chat_templates/rag.jinja"].map(write);
+        for name in ["config.json", "q8.gguf", "additional_chat_templates/rag.jinja"] {
+            std::fs::write(folder.path().join(name), name).expect("the file is written");
+        }
         folder
     }
 
@@ -121,7 +131,8 @@ mod tests {
             let snapshot = resolve(folder.path(), name).await.expect("the folder holds a model");
             let names = snapshot.files().iter().map(|file| file.name.as_str()).collect::<Vec<_>>();
             assert_eq!(names, ["additional_chat_templates/rag.jinja", "config.json", "q8.gguf"]);
-            let file = snapshot.fetch("additional_chat_templates/rag.jinja", &|_, _| {}).await.expect("it is there");
+            let file =
+                snapshot.fetch("additional_chat_templates/rag.jinja", &|_, _| {}).await.expect("it is there");
             assert_eq!(&*file.read().expect("it can be read"), b"additional_chat_templates/rag.jinja");
             assert!(matches!(snapshot.fetch("x", &|_, _| {}).await, Err(LoadError::NotFound(_))));
         }

@@ -60,7 +60,12 @@ pub async fn download(
     let index_name = index_file(entries).filter(|_| model.file().is_none());
     let small = match model.file() {
         Some(_) => Vec::new(),
-        None => [processor_files(entries), config_files(entries), index_name.map(Into::into).into_iter().collect()].concat(),
+        None => [
+            processor_files(entries),
+            config_files(entries),
+            index_name.map(Into::into).into_iter().collect(),
+        ]
+        .concat(),
     };
     // Without usable weights nothing is fetched at all; a sharded checkpoint needs its index to tell.
     if index_name.is_none() {
@@ -87,7 +92,8 @@ async fn fetch_all(
         observer(DownloadEvent::Finished { name: &name });
         Ok::<_, LoadError>((name, file))
     };
-    let fetched = stream::iter(names).map(fetch).buffer_unordered(FILES_AT_ONCE).try_collect::<Vec<_>>().await?;
+    let fetched =
+        stream::iter(names).map(fetch).buffer_unordered(FILES_AT_ONCE).try_collect::<Vec<_>>().await?;
     files.files.extend(fetched);
     Ok(())
 }

@@ -41,7 +41,10 @@ impl EmbeddedSource {
         if let Some(file) = model.file()
             && self.content(file).is_none()
         {
-            return Err(LoadError::NotFound(format!("`{}` is part of this program and has no {file}", self.model.repo())));
+            return Err(LoadError::NotFound(format!(
+                "`{}` is part of this program and has no {file}",
+                self.model.repo()
+            )));
         }
         let entry = |(name, bytes): &EmbeddedFile| FileEntry {
             name: (*name).into(),
@@ -67,9 +70,15 @@ impl ModelSource for EmbeddedSource {
     }
 
     fn list(&self) -> Vec<SourceListing> {
-        let config = self.content("config.json").and_then(|bytes| serde_json::from_slice::<Value>(bytes).ok());
+        let config =
+            self.content("config.json").and_then(|bytes| serde_json::from_slice::<Value>(bytes).ok());
         let max_model_len = config.and_then(|config| config.get("max_position_embeddings")?.as_u64());
-        vec![SourceListing { model: self.model.clone(), modified: self.modified, commit: None, max_model_len }]
+        vec![SourceListing {
+            model: self.model.clone(),
+            modified: self.modified,
+            commit: None,
+            max_model_len,
+        }]
     }
 }
 
@@ -88,11 +97,16 @@ impl Snapshot for EmbeddedSnapshot {
         &self.files
     }
 
-    fn fetch<'a>(&'a self, name: &'a str, on_bytes: OnBytes<'a>) -> BoxFuture<'a, Result<ModelFile, LoadError>> {
+    fn fetch<'a>(
+        &'a self,
+        name: &'a str,
+        on_bytes: OnBytes<'a>,
+    ) -> BoxFuture<'a, Result<ModelFile, LoadError>> {
         async move {
             let repo = self.source.model.repo();
             let content = self.source.content(name);
-            let content = content.ok_or_else(|| LoadError::NotFound(format!("`{repo}` has no file {name}")))?;
+            let content =
+                content.ok_or_else(|| LoadError::NotFound(format!("`{repo}` has no file {name}")))?;
             on_bytes(content.len() as u64, Some(content.len() as u64));
             Ok(ModelFile::Embedded(content))
         }
@@ -104,7 +118,8 @@ impl Snapshot for EmbeddedSnapshot {
 mod tests {
     use super::*;
 
-    const FILES: &[EmbeddedFile] = &[("config.json", br#"{"max_position_embeddings": 512}"#), ("model.safetensors", b"w")];
+    const FILES: &[EmbeddedFile] =
+        &[("config.json", br#"{"max_position_embeddings": 512}"#), ("model.safetensors", b"w")];
 
     fn model(name: &str) -> ModelRef {
         name.parse().expect("the name is good")

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::HubSettings;
-use crate::cache::{RepoCache, is_commit};
+use crate::cache::{RepoCache, is_commit, is_safe_path};
 use crate::client::HubClient;
 use crate::listing::list;
 use crate::snapshot::HubSnapshot;
@@ -39,6 +39,13 @@ impl HubSource {
                 model.repo()
             )));
         }
+        // A revision is a path in the cache.
+        if !is_safe_path(model.revision()) {
+            return Err(LoadError::NotFound(format!(
+                "`{}` cannot be a revision: it is no name of a branch",
+                model.revision()
+            )));
+        }
         let settings = self.client.settings();
         let cache = RepoCache::new(&settings.cache_dir, model.repo());
         let cached = Cached::look(&cache, model);
@@ -46,8 +53,9 @@ impl HubSource {
             let snapshot = |commit| HubSnapshot::cached(model.clone(), cache.clone(), commit, None);
             return cached.whole().map(snapshot).map_err(|why| offline(model, settings, &why));
         }
-        let from_cache =
-            |commit| HubSnapshot::cached(model.clone(), cache.clone(), commit, Some(Arc::clone(&self.client)));
+        let from_cache = |commit| {
+            HubSnapshot::cached(model.clone(), cache.clone(), commit, Some(Arc::clone(&self.client)))
+        };
         match cached {
             Cached::Whole(commit) if is_commit(model.revision()) => Ok(from_cache(commit)),
             cached => match self.client.revision(model.repo(), model.revision()).await {
@@ -78,7 +86,9 @@ enum Cached {
 impl Cached {
     fn look(cache: &RepoCache, model: &ModelRef) -> Self {
         let commit = cache.commit_of(model.revision());
-        let Some(commit) = commit.filter(|commit| cache.snapshot_dir(commit).is_dir()) else { return Self::Nothing };
+        let Some(commit) = commit.filter(|commit| cache.snapshot_dir(commit).is_dir()) else {
+            return Self::Nothing;
+        };
         match cache.missing(&commit, model) {
             Some(missing) => Self::Part(missing),
             None => Self::Whole(commit),

@@ -45,7 +45,13 @@ fn refs(folder: &Path, prefix: &str) -> Vec<(String, String)> {
     refs
 }
 
-fn list_snapshot(cache: &RepoCache, repo: &str, revision: &str, commit: &str, listings: &mut Vec<SourceListing>) {
+fn list_snapshot(
+    cache: &RepoCache,
+    repo: &str,
+    revision: &str,
+    commit: &str,
+    listings: &mut Vec<SourceListing>,
+) {
     let name = if revision == "main" { repo.to_owned() } else { format!("{repo}@{revision}") };
     let entries = cache.entries(commit);
     let config = read_json(&cache.pointer(commit, "config.json"));

@@ -75,7 +75,9 @@ impl Refusal {
             )),
             (401 | 404, code) => {
                 let what = match file {
-                    Some(file) if code.is_none() && self.status == 404 => format!("file `{file}` in model `{repo}`"),
+                    Some(file) if code.is_none() && self.status == 404 => {
+                        format!("file `{file}` in model `{repo}`")
+                    }
                     _ => format!("model `{repo}`"),
                 };
                 let private = if has_token { "the token has no access to it" } else { "HF_TOKEN is not set" };
@@ -108,7 +110,10 @@ pub(crate) fn hub_error(error: &HFError, asked: &Asked<'_>) -> LoadError {
             refused(context.status.as_u16(), &context.error_code, &context.server_message)
         }
         HFError::Request { source, .. } => unreachable(source, asked),
-        other => LoadError::Network(format!("{} gave no usable answer for `{}`: {other}", asked.endpoint, asked.repo)),
+        other => LoadError::Network(format!(
+            "{} gave no usable answer for `{}`: {other}",
+            asked.endpoint, asked.repo
+        )),
     }
 }
 

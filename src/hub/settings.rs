@@ -51,15 +51,17 @@ impl HubSettings {
     pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Self {
         let var = |name: &str| env(name).filter(|value| !value.trim().is_empty());
         let flag = |name: &str| var(name).is_some_and(|value| is_true(&value));
-        let seconds = |name: &str| var(name).and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
+        let seconds =
+            |name: &str| var(name).and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
 
         let user = var("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
         let path = |name: &str| var(name).map(|value| expand_user(&value, &user));
         let home = path("HF_HOME").unwrap_or_else(|| {
             path("XDG_CACHE_HOME").unwrap_or_else(|| user.join(".cache")).join("huggingface")
         });
-        let cache_dir =
-            path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE")).unwrap_or_else(|| home.join("hub"));
+        let cache_dir = path("HF_HUB_CACHE")
+            .or_else(|| path("HUGGINGFACE_HUB_CACHE"))
+            .unwrap_or_else(|| home.join("hub"));
         let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
         let token = if flag("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
             None
@@ -69,7 +71,8 @@ impl HubSettings {
 
         let defaults = Self::new(cache_dir);
         Self {
-            endpoint: var("HF_ENDPOINT").map_or(defaults.endpoint, |value| value.trim().trim_end_matches('/').into()),
+            endpoint: var("HF_ENDPOINT")
+                .map_or(defaults.endpoint, |value| value.trim().trim_end_matches('/').into()),
             token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
             offline: flag("HF_HUB_OFFLINE") || flag("TRANSFORMERS_OFFLINE"),
             metadata_timeout: seconds("HF_HUB_ETAG_TIMEOUT").unwrap_or(defaults.metadata_timeout),

@@ -24,13 +24,23 @@ pub(crate) struct HubSnapshot {
 
 impl HubSnapshot {
     /// What the cache has of a commit.
-    pub(crate) fn cached(model: ModelRef, cache: RepoCache, commit: String, client: Option<Arc<HubClient>>) -> Self {
+    pub(crate) fn cached(
+        model: ModelRef,
+        cache: RepoCache,
+        commit: String,
+        client: Option<Arc<HubClient>>,
+    ) -> Self {
         let files = cache.entries(&commit);
         Self { model, cache, commit, files, client }
     }
 
     /// What the Hub has just said.
-    pub(crate) fn current(model: ModelRef, cache: RepoCache, revision: Revision, client: Arc<HubClient>) -> Self {
+    pub(crate) fn current(
+        model: ModelRef,
+        cache: RepoCache,
+        revision: Revision,
+        client: Arc<HubClient>,
+    ) -> Self {
         let Revision { commit, files } = revision;
         let entry = |(name, size): (String, u64)| {
             let cached = cache.pointer(&commit, &name).exists();
@@ -64,7 +74,10 @@ impl HubSnapshot {
 
     async fn bring(&self, name: &str, on_bytes: OnBytes<'_>) -> Result<PathBuf, LoadError> {
         let Some(entry) = self.files.iter().find(|file| file.name == name) else {
-            return Err(LoadError::NotFound(format!("`{}` has no file `{name}` at commit {}", self.model, self.commit)));
+            return Err(LoadError::NotFound(format!(
+                "`{}` has no file `{name}` at commit {}",
+                self.model, self.commit
+            )));
         };
         let pointer = self.cache.pointer(&self.commit, name);
         if let Some(size) = whole_size(&pointer, entry.size) {
@@ -94,7 +107,11 @@ impl Snapshot for HubSnapshot {
         &self.files
     }
 
-    fn fetch<'a>(&'a self, name: &'a str, on_bytes: OnBytes<'a>) -> BoxFuture<'a, Result<ModelFile, LoadError>> {
+    fn fetch<'a>(
+        &'a self,
+        name: &'a str,
+        on_bytes: OnBytes<'a>,
+    ) -> BoxFuture<'a, Result<ModelFile, LoadError>> {
         async move { self.bring(name, on_bytes).await.map(ModelFile::Path) }.boxed()
     }
 }

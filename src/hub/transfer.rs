@@ -46,7 +46,7 @@ pub(crate) async fn fetch(
     }
     let (path, wants_digest) = (cache.partial(&remote.etag), remote.sha256().is_some());
     let partial = blocking(move || Partial::open(path, wants_digest, lock)).await?;
-    let transfer = Transfer { client, asked, remote: &remote, on_bytes };
+    let mut transfer = Transfer { client, asked, remote: &remote, on_bytes, reported: 0 };
     let partial = transfer.complete(partial, &mut retries).await?;
     let _lock = partial.finish(&blob)?;
     cache.link(asked.revision, name, &remote.etag)
@@ -67,31 +67,42 @@ struct Transfer<'a> {
     asked: &'a Asked<'a>,
     remote: &'a RemoteFile,
     on_bytes: OnBytes<'a>,
+    /// The progress told so far. A transfer that must start over does not take it back.
+    reported: u64,
 }
 
 impl Transfer<'_> {
     /// Receives until all bytes are there and are the right ones.
-    async fn complete(&self, mut partial: Partial, retries: &mut Retries) -> Result<Partial, LoadError> {
+    async fn complete(&mut self, mut partial: Partial, retries: &mut Retries) -> Result<Partial, LoadError> {
         let mut resumed = partial.len() > 0;
         loop {
             partial = self.receive_all(partial, retries).await?;
-            let (Some(expected), Some(actual)) = (self.remote.sha256(), partial.sha256()) else { return Ok(partial) };
+            let (Some(expected), Some(actual)) = (self.remote.sha256(), partial.sha256()) else {
+                return Ok(partial);
+            };
             if actual.eq_ignore_ascii_case(expected) {
                 return Ok(partial);
             }
             partial.restart()?;
             if !resumed {
-                return Err(self.corrupt(format!("its sha256 is {actual} and should be {expected}; try again")));
+                return Err(
+                    self.corrupt(format!("its sha256 is {actual} and should be {expected}; try again"))
+                );
             }
-            tracing::warn!(file = self.asked.file, "what an earlier try left behind was not right: starting again");
+            tracing::warn!(
+                file = self.asked.file,
+                "what an earlier try left behind was not right: starting again"
+            );
             resumed = false;
         }
     }
 
     /// Receives, again and again, until as many bytes are there as there should be.
-    async fn receive_all(&self, mut partial: Partial, retries: &mut Retries) -> Result<Partial, LoadError> {
-        // A transfer that must start over does not take its progress back.
-        let mut reported = 0;
+    async fn receive_all(
+        &mut self,
+        mut partial: Partial,
+        retries: &mut Retries,
+    ) -> Result<Partial, LoadError> {
         loop {
             let start = partial.len();
             let size = self.remote.size;
@@ -101,7 +112,7 @@ impl Transfer<'_> {
                 continue;
             }
             if size == Some(start) {
-                (self.on_bytes)(start, size);
+                self.report(start);
                 return Ok(partial);
             }
             let response = match self.client.read_from(self.asked, start).await {
@@ -116,13 +127,14 @@ impl Transfer<'_> {
                 tracing::debug!(file = self.asked.file, status = %response.status(), "the transfer cannot be resumed");
                 partial.restart()?;
                 if response.status() != StatusCode::OK {
-                    let error = LoadError::Network(format!("{} refuses the range asked for", self.asked.endpoint));
+                    let error =
+                        LoadError::Network(format!("{} refuses the range asked for", self.asked.endpoint));
                     retries.wait(RequestError::Transient(error, None)).await?;
                     continue;
                 }
             }
             let ended;
-            (partial, ended) = self.receive(partial, response, &mut reported).await?;
+            (partial, ended) = self.receive(partial, response).await?;
             if partial.len() > start {
                 retries.reset();
             }
@@ -137,10 +149,9 @@ impl Transfer<'_> {
 
     /// Receives one answer's bytes. The inner result tells how the connection ended.
     async fn receive(
-        &self,
+        &mut self,
         partial: Partial,
         response: Response,
-        reported: &mut u64,
     ) -> Result<(Partial, Result<(), String>), LoadError> {
         let mut received = partial.len();
         let (sender, chunks) = mpsc::channel(CHUNKS_MAX);
@@ -152,7 +163,11 @@ impl Transfer<'_> {
             let chunk = match chunk {
                 Ok(chunk) => chunk,
                 Err(error) => {
-                    ended = Err(if error.is_timeout() { "nothing came for too long".into() } else { root_cause(&error) });
+                    ended = Err(if error.is_timeout() {
+                        "nothing came for too long".into()
+                    } else {
+                        root_cause(&error)
+                    });
                     break;
                 }
             };
@@ -162,19 +177,25 @@ impl Transfer<'_> {
             if too_long || sender.send(chunk).await.is_err() {
                 break;
             }
-            if received > *reported {
-                *reported = received;
-                (self.on_bytes)(received, self.remote.size);
-            }
+            self.report(received);
         }
         drop(sender);
-        let mut partial = writer.await.map_err(|error| LoadError::Internal(format!("the writer of a download: {error}")))??;
+        let mut partial = writer
+            .await
+            .map_err(|error| LoadError::Internal(format!("the writer of a download: {error}")))??;
         if too_long {
             partial.restart()?;
             let size = self.remote.size.unwrap_or_default();
             return Err(self.corrupt(format!("more than its {size} bytes were sent; try again")));
         }
         Ok((partial, ended))
+    }
+
+    fn report(&mut self, received: u64) {
+        if received > self.reported || received == 0 {
+            self.reported = received;
+            (self.on_bytes)(received, self.remote.size);
+        }
     }
 
     fn cut_short(&self, received: u64, why: &str) -> RequestError {
@@ -194,7 +215,8 @@ impl Transfer<'_> {
 
 /// Whether an answer is the rest of the file from `start` on: `Content-Range: bytes start-end/size`.
 fn continues_at(response: &Response, start: u64, size: Option<u64>) -> bool {
-    let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes "));
+    let range =
+        response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes "));
     let Some((range, total)) = range.and_then(|range| range.split_once('/')) else { return false };
     let first = range.split_once('-').and_then(|(first, _)| first.trim().parse().ok());
     let same_size = total == "*" || total.parse().ok() == size;

@@ -1,0 +1,11 @@
+//! The sources of models, against a Hub that the tests themselves serve on loopback.
+
+#[path = "../support/hub.rs"]
+mod hub;
+
+mod cached;
+mod download;
+mod listing;
+mod refusals;
+mod transfer;
+mod world;
