@@ -1,0 +1,213 @@
+"""Trains `candlewick/ember` from nothing and writes a checkpoint that Hugging Face libraries load.
+
+    python train.py                       # the whole thing, from seed 1
+    python train.py --minutes 20          # the same, ending early on a slow or busy machine
+
+Everything is written to config/models/ember: weights in bf16, tokenizer, template and configs.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import tempfile
+import time
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as processes
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+import corpus
+from chat import CHECKPOINT, HERE, prompt, template
+from model import Config, Qwen3
+
+# A capital letter starts a piece of its own, without the space before it: a name is then the same pieces
+# in a sentence and in JSON, and copying it is copying tokens.
+PIECES = r""" ?\p{Ll}+|\p{Lu}\p{Ll}*|[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+MARKS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
+END = "<|im_end|>"
+
+
+def make_tokenizer(texts, size):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(PIECES), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    marks = SPECIAL + MARKS
+    trainer = trainers.BpeTrainer(vocab_size=size - len(marks), min_frequency=25, show_progress=False,
+                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    pieces = (part for text in texts for part in split_marks(text, marks))
+    tokenizer.train_from_iterator(pieces, trainer)
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
+    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in MARKS])
+    return tokenizer
+
+
+def split_marks(text, marks):
+    for mark in marks:
+        text = text.replace(mark, "\0")
+    return text.split("\0")
+
+
+LENGTHS = [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 512, 768, 1024]
+
+
+def batches(tokenizer, compiled, rng, budget):
+    """Batches of about `budget` tokens for ever. Few shapes: the CPU kernels are compiled anew for each."""
+    pad = tokenizer.token_to_id("<|endoftext|>")
+    waiting = {length: [] for length in LENGTHS}
+    while True:
+        samples = [corpus.sample(rng) for _ in range(3000)]
+        heads = tokenizer.encode_batch([prompt(compiled, s) for s in samples], add_special_tokens=False)
+        tails = tokenizer.encode_batch([s.completion() + END for s in samples], add_special_tokens=False)
+        ready = []
+        for head, tail in zip(heads, tails):
+            size = len(head.ids) + len(tail.ids)
+            length = next((n for n in LENGTHS if n >= size), None)
+            if length is None:
+                continue
+            rows = waiting[length]
+            rows.append((head.ids, tail.ids))
+            if len(rows) == budget // length:
+                ready.append((length, rows))
+                waiting[length] = []
+        rng.shuffle(ready)
+        for length, rows in ready:
+            ids = torch.full((len(rows), length), pad)
+            weight = torch.zeros(len(rows), length)
+            for i, (h, t) in enumerate(rows):
+                ids[i, :len(h) + len(t)] = torch.tensor(h + t)
+                weight[i, len(h):len(h) + len(t)] = 1
+                for j in rng.sample(range(1, len(h)), len(h) // 10):  # a little of the question too
+                    weight[i, j] = 0.2
+            yield ids, weight
+
+
+def worker(rank, chosen):
+    """One of the processes that train together: each reads its own text and steps alone; every few steps the weights are averaged.
+
+    Two processes of one thread each do twice the work of one process with two threads, for the matrices are small,
+    and on a busy machine they seldom wait for each other.
+    """
+    dist.init_process_group("gloo", init_method=f"file://{chosen.meeting}", rank=rank, world_size=chosen.processes)
+    torch.set_num_threads(1)
+    torch.manual_seed(chosen.seed)
+    model, tokenizer = Qwen3(Config()), Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+    if chosen.resume:
+        model.load_state_dict({k: v.float() for k, v in load_file(CHECKPOINT / "model.safetensors").items()})
+    text = random.Random(f"text {chosen.seed} {rank} {chosen.resume}")
+    train(model, batches(tokenizer, template(), text, chosen.tokens // chosen.processes), chosen, rank)
+    if rank == 0:
+        write_weights(model)
+
+
+def train(model, source, chosen, rank):
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    muon = torch.optim.Muon(matrices, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)
+    started, clock, seen, running = time.time(), time.time(), 0, None
+    step = chosen.resume
+    while True:
+        if (step - chosen.resume) % chosen.sync == 0:
+            average([p.data for p in model.parameters()], chosen.processes)
+            spent = torch.tensor((time.time() - started) / 60)
+            dist.broadcast(spent, 0)
+            if rank == 0 and step % (chosen.sync * 20) == 0:
+                write_weights(model)
+        done = max(step / chosen.steps, spent.item() / chosen.minutes)
+        if done >= 1 and (step - chosen.resume) % chosen.sync == 0:
+            break
+        rate = chosen.lr * min(1, (step - chosen.resume + 1) / 60) * max(0, min(1, (1 - done) / 0.7))
+        muon.param_groups[0]["lr"], adam.param_groups[0]["lr"] = rate, 0.6 * rate
+        ids, weight = next(source)
+        target, wanted = ids[:, 1:].reshape(-1), weight[:, 1:].reshape(-1)
+        at = wanted.nonzero()[:, 0]
+        at = F.pad(at, (0, -len(at) % 128))  # few shapes here too; the filling counts for nothing
+        wanted = wanted[at] * (torch.arange(len(at)) < wanted.count_nonzero())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden = model.hidden(ids[:, :-1])
+            logits = model.logits(hidden.reshape(-1, hidden.shape[-1])[at])
+        loss = (F.cross_entropy(logits.float(), target[at], reduction="none") * wanted).sum() / wanted.sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in (muon, adam):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        step += 1
+        seen += ids.numel() * chosen.processes
+        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
+        if rank == 0 and step % 50 == 0:
+            now = time.time()
+            print(f"step {step} loss {running:.4f} rate {rate:.5f} tokens {seen / 1e6:.2f} M, {50 / (now - clock):.2f} steps/s, {(now - started) / 60:.1f} min", flush=True)
+            clock = now
+    if rank == 0:
+        print(f"{step} steps, {seen / 1e6:.1f} M tokens, {(time.time() - started) / 60:.1f} minutes")
+
+
+def average(weights, count):
+    flat = torch.cat([w.reshape(-1) for w in weights])
+    dist.all_reduce(flat)
+    flat /= count
+    for w, part in zip(weights, flat.split([w.numel() for w in weights])):
+        w.copy_(part.view_as(w))
+
+
+def write_weights(model):
+    weights = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()}
+    save_file(weights, CHECKPOINT / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_json(name, value):
+    (CHECKPOINT / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_configs(tokenizer, config):
+    end, text_end = tokenizer.token_to_id(END), tokenizer.token_to_id("<|endoftext|>")
+    write_json("config.json", {
+        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", **vars(config),
+        "attention_bias": False, "attention_dropout": 0.0, "hidden_act": "silu", "initializer_range": 0.02, "tie_word_embeddings": True,
+        "use_cache": True, "use_sliding_window": False, "sliding_window": None, "max_window_layers": config.num_hidden_layers, "rope_scaling": None,
+        "bos_token_id": None, "eos_token_id": end, "pad_token_id": text_end, "torch_dtype": "bfloat16"})
+    write_json("generation_config.json", {"do_sample": False, "eos_token_id": [end, text_end], "pad_token_id": text_end, "max_new_tokens": 512})
+    write_json("tokenizer_config.json", {
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.max_position_embeddings, "bos_token": None, "eos_token": END,
+        "pad_token": "<|endoftext|>", "unk_token": None, "add_bos_token": False, "add_prefix_space": False, "clean_up_tokenization_spaces": False,
+        "added_tokens_decoder": {str(tokenizer.token_to_id(t)): {"content": t, "lstrip": False, "normalized": False, "rstrip": False,
+                                                                "single_word": False, "special": t in SPECIAL} for t in SPECIAL + MARKS},
+        "additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    shutil.copyfile(HERE / "chat_template.jinja", CHECKPOINT / "chat_template.jinja")
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--steps", type=int, default=6000)
+    options.add_argument("--minutes", type=float, default=1e9, help="end earlier than --steps; the learning rate follows")
+    options.add_argument("--tokens", type=int, default=4096, help="per step, all processes together")
+    options.add_argument("--lr", type=float, default=5e-3)
+    options.add_argument("--processes", type=int, default=2)
+    options.add_argument("--sync", type=int, default=10, help="steps between two averages")
+    options.add_argument("--resume", type=int, default=0, metavar="STEP", help="go on from the weights that are there, of this step")
+    chosen = options.parse_args()
+    if not chosen.resume:
+        CHECKPOINT.mkdir(parents=True, exist_ok=True)
+        compiled, config = template(), Config()
+        rng = random.Random(f"tokenizer {chosen.seed}")
+        drawn = [corpus.sample(rng) for _ in range(12000)]
+        tokenizer = make_tokenizer([prompt(compiled, s) + s.completion() for s in drawn], config.vocab_size)
+        tokenizer.save(str(CHECKPOINT / "tokenizer.json"))
+        write_configs(tokenizer, config)
+    print(f"{sum(p.numel() for p in Qwen3(Config()).parameters()):,} parameters", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        chosen.meeting = f"{folder}/meeting"  # the file by which the processes find each other
+        processes.spawn(worker, (chosen,), chosen.processes)
+
+
+if __name__ == "__main__":
+    main()
