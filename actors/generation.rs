@@ -30,6 +30,8 @@ pub struct GenerationArgs {
     pub output: OutputOptions,
     /// Lower runs first.
     pub priority: i32,
+    /// Drawn at random: ids of tool calls follow from it.
+    pub call_id_seed: u64,
 }
 
 /// A request that is prepared, and all that was generated for it.
@@ -68,15 +70,19 @@ pub struct Effects {
 
 impl Generation {
     /// Nothing is generated yet.
-    pub fn new(args: GenerationArgs) -> Self {
-        let choice = |_| Choice {
-            output: Vec::new(),
-            stream: OutputStream::new(args.processor.clone(), &args.prompt, &args.params),
-            untold_ids: Vec::new(),
-            untold_logprobs: Vec::new(),
-            is_ended: false,
-        };
-        let choices = (0..args.num_choices).map(choice).collect();
+    pub fn new(mut args: GenerationArgs) -> Self {
+        let mut choices = Vec::new();
+        for index in 0..args.num_choices {
+            // Calls of two choices must not share their ids.
+            args.prompt.output.call_id_seed = args.call_id_seed.wrapping_add(u64::from(index));
+            choices.push(Choice {
+                output: Vec::new(),
+                stream: OutputStream::new(args.processor.clone(), &args.prompt, &args.params),
+                untold_ids: Vec::new(),
+                untold_logprobs: Vec::new(),
+                is_ended: false,
+            });
+        }
         Self { args, choices, prompt_scores: None, is_started: false, held_back: Vec::new() }
     }
 

@@ -376,8 +376,9 @@ impl ModelState {
         tracing::error!(model = %self.id, num_suspects = suspects.len(), "the batcher crashed: {why}");
         let guilty = self.quarantine.crashed(&suspects);
         if let Some(request) = self.requests.values().find(|request| Some(request.key) == guilty) {
-            let message =
-                format!("the model crashed on this request, and again when it was run alone: {why}");
+            let message = format!(
+                "the model crashed on this request whenever it was run, at last with nothing beside it: {why}"
+            );
             tell(&request.actor, RequestMsg::Fail(Failure::new(ErrorKind::Internal, message)));
         }
         let settings = self.tree.settings();

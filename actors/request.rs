@@ -301,8 +301,7 @@ fn prepare(
         num_prompt_tokens: prompt.token_ids.len(),
         max_model_len: model.capacity.max_model_len,
         vocab_size,
-        // The low half of a random UUID (version 4) but for two fixed bits: random enough to start a counter from.
-        random_seed: default_seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().1),
+        random_seed: default_seed.unwrap_or_else(random),
     };
     let defaults = model.processor.generation_defaults();
     let params = SamplingParams::resolve(&request.sampling, defaults, request.output.logprobs, limits)?;
@@ -315,5 +314,11 @@ fn prepare(
         num_choices: request.num_choices,
         output: request.output,
         priority: request.priority,
+        call_id_seed: random(),
     }))
+}
+
+/// The low half of a random UUID (version 4): 62 random bits, enough to start a counter from.
+fn random() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().1
 }

@@ -1,0 +1,11 @@
+//! The actor tree from outside, with a fake model: what a client sees when things go well, and when they do not.
+
+mod admission;
+mod cancel;
+mod crash;
+mod load;
+mod recorded;
+mod shutdown;
+mod stream;
+mod support;
+mod unload;

@@ -1,0 +1,219 @@
+//! A tree over a fake model, and clients that hold every stream to the grammar. Nothing here sleeps to let something
+//! happen: gates hold the model up, and [`eventually`] waits for a condition.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use candlewick_actors::{EventStream, Gateway, TreeParts, TreeSettings};
+use candlewick_engine::LoadOptions;
+use candlewick_engine::fake::{FakeFactory, FakeRule, FakeSource};
+use candlewick_engine::text::TextOptions;
+use candlewick_protocol::{
+    Delta, Event, EventGrammar, Failure, FinishReason, GenerationRequest, LoadEvent, ModelRef, OutputOptions,
+    Prompt, SamplingOptions, StopCause, Usage,
+};
+use tokio::sync::mpsc;
+
+/// Longer than anything here takes on a busy machine: a test that waits so long has failed.
+const TOO_LONG: Duration = Duration::from_secs(60);
+
+/// Models that the fake source has.
+pub const MODELS: [&str; 3] = ["fake/a", "fake/b", "fake/a@dev"];
+
+pub fn settings() -> TreeSettings {
+    TreeSettings {
+        pinned: None,
+        model_timeout: None,
+        max_running: 8,
+        max_queued: 64,
+        max_model_len: None,
+        max_step_tokens: 64,
+        block_size: 4,
+        kv_cache_bytes: 8 << 20,
+        num_blocks: None,
+        stream_capacity: 16,
+        default_seed: Some(7),
+        load: LoadOptions::default(),
+        text: TextOptions::default(),
+        max_restarts: 100,
+        restart_window: Duration::from_secs(60),
+        load_failure_ttl: Duration::from_secs(60),
+    }
+}
+
+/// A tree, and what its models are made of.
+pub struct World {
+    pub gateway: Gateway,
+    pub factory: Arc<FakeFactory>,
+}
+
+impl World {
+    pub async fn new(rule: FakeRule, settings: TreeSettings) -> Self {
+        let factory = Arc::new(FakeFactory::new(rule));
+        let source = Arc::new(FakeSource::new(MODELS));
+        let parts = TreeParts { sources: vec![source], factory: factory.clone(), settings };
+        Self { gateway: Gateway::start(parts).await.expect("the tree starts"), factory }
+    }
+
+    /// Models that say letters without end.
+    pub async fn letters() -> Self {
+        Self::new(FakeRule::default(), settings()).await
+    }
+
+    pub async fn submit(&self, request: GenerationRequest) -> EventStream {
+        self.gateway.submit(request).await.expect("the request is admitted")
+    }
+
+    /// The whole answer to a request.
+    pub async fn answer(&self, request: GenerationRequest) -> Answer {
+        let num_choices = request.num_choices;
+        read_all(num_choices, self.submit(request).await).await
+    }
+
+    /// Loads a model to the end.
+    pub async fn load(&self, name: &str) -> Vec<LoadEvent> {
+        drain(self.gateway.load(model(name))).await
+    }
+
+    /// The value of one series, by its name and first label.
+    pub fn metric(&self, series: &str) -> f64 {
+        let text = self.gateway.metrics_text();
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no series {series} in\n{text}"))
+    }
+
+    /// Waits until no request holds anything: no permit, no block of the KV cache.
+    pub async fn idle(&self) {
+        eventually("no request is in flight", || self.gateway.num_in_flight() == 0).await;
+        for name in ["fake/a", "fake/b"] {
+            let series = format!("vllm:kv_cache_usage_perc{{model_name=\"{name}\"}} ");
+            if self.gateway.metrics_text().contains(&series) {
+                eventually("every block is free", || self.metric(&series) == 0.0).await;
+            }
+        }
+    }
+
+    /// Stops the tree; nothing may be left.
+    pub async fn close(self) {
+        self.factory.control.step_gate.open();
+        self.factory.load_gate.open();
+        self.idle().await;
+        self.gateway.shutdown(Duration::ZERO).await;
+        assert_eq!(self.gateway.num_actors(), 0, "an actor is left");
+    }
+}
+
+pub fn model(name: &str) -> ModelRef {
+    name.parse().expect("the name is good")
+}
+
+/// A greedy request for so many tokens.
+pub fn request(prompt: &str, max_tokens: u32) -> GenerationRequest {
+    GenerationRequest {
+        request_id: "same for all".into(),
+        model: Some(model("fake/a")),
+        prompt: Prompt::Text { text: prompt.into(), add_special_tokens: true },
+        sampling: SamplingOptions {
+            temperature: Some(0.0),
+            max_tokens: Some(max_tokens),
+            ..SamplingOptions::default()
+        },
+        num_choices: 1,
+        output: OutputOptions::default(),
+        priority: 0,
+    }
+}
+
+/// One whole stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub events: Vec<Event>,
+}
+
+impl Answer {
+    /// The text of a choice.
+    pub fn text(&self, choice: u32) -> String {
+        let pieces = self.events.iter().filter_map(|event| match event {
+            Event::Piece(piece) if piece.choice == choice => match &piece.delta {
+                Delta::Text(text) => Some(text.as_str()),
+                _ => None,
+            },
+            _ => None,
+        });
+        pieces.collect()
+    }
+
+    /// Why a choice ended.
+    pub fn end(&self, choice: u32) -> (FinishReason, Option<StopCause>) {
+        let ends = self.events.iter().find_map(|event| match event {
+            Event::Ended { choice: ended, reason, stop } if *ended == choice => Some((*reason, stop.clone())),
+            _ => None,
+        });
+        ends.unwrap_or_else(|| panic!("choice {choice} did not end in {:?}", self.events))
+    }
+
+    pub fn usage(&self) -> Usage {
+        match self.events.last() {
+            Some(Event::Finished(finished)) => finished.usage,
+            other => panic!("the answer ended with {other:?}"),
+        }
+    }
+
+    pub fn failure(&self) -> Failure {
+        match self.events.last() {
+            Some(Event::Failed(failure)) => failure.clone(),
+            other => panic!("the answer ended with {other:?}"),
+        }
+    }
+
+    /// What is the same however busy the server is: all but the waiting.
+    pub fn substance(&self) -> Vec<Event> {
+        let events =
+            self.events.iter().filter(|event| !matches!(event, Event::Queued | Event::Loading { .. }));
+        events.cloned().collect()
+    }
+}
+
+/// Reads a stream to its end, holding it to the grammar.
+pub async fn read_all(num_choices: u32, mut stream: EventStream) -> Answer {
+    let mut grammar = EventGrammar::new(num_choices);
+    let mut events = Vec::new();
+    while let Some(event) = next(&mut stream).await {
+        if let Err(why) = grammar.check(&event) {
+            panic!("{why}, after {events:?}");
+        }
+        events.push(event);
+    }
+    assert_eq!(grammar.close(), Ok(()), "after {events:?}");
+    Answer { events }
+}
+
+pub async fn next(stream: &mut EventStream) -> Option<Event> {
+    tokio::time::timeout(TOO_LONG, stream.events.recv()).await.expect("the stream goes on")
+}
+
+/// Reads on until the answer has begun.
+pub async fn read_started(stream: &mut EventStream) {
+    while !matches!(next(stream).await.expect("the stream is open"), Event::Started(_)) {}
+}
+
+pub async fn drain<T>(mut events: mpsc::Receiver<T>) -> Vec<T> {
+    let mut all = Vec::new();
+    while let Some(event) = tokio::time::timeout(TOO_LONG, events.recv()).await.expect("the stream goes on") {
+        all.push(event);
+    }
+    all
+}
+
+/// Waits for a condition.
+#[track_caller]
+pub fn eventually(what: &'static str, mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    async move {
+        let poll = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        assert!(tokio::time::timeout(TOO_LONG, poll).await.is_ok(), "it never came to pass that {what}");
+    }
+}
