@@ -6,10 +6,10 @@
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use serde_json::{Map, Value, json};
 
-use crate::chat_client::{ChatClient, ClientError};
+use crate::chat_client::{ChatClient, ClientError, ServedModel};
 use crate::chat_input::{Input, Line};
 use crate::chat_render::{LoadView, Screen};
 use crate::chat_words::{ChatCommand, ChatWords, HELP};
@@ -74,15 +74,22 @@ async fn choose_model(named: Option<String>, client: &ChatClient, is_own: bool) 
     if is_own {
         return Ok(ember::MODEL.into());
     }
-    let ids: Vec<String> = client.models().await?.into_iter().map(|model| model.id).collect();
-    match ids.as_slice() {
-        [] => bail!("the server at {} lists no model; name one: `candlewick chat MODEL`", client.url()),
-        [only] => Ok(only.clone()),
-        ids if ids.iter().any(|id| id == ember::MODEL) => Ok(ember::MODEL.into()),
-        ids => {
-            bail!("the server at {} has {} models; name one of: {}", client.url(), ids.len(), ids.join(", "))
+    sensible_model(&client.models().await?, client.url())
+}
+
+/// The only model there is, the only one in memory, or the one that comes with the program, in this order.
+fn sensible_model(models: &[ServedModel], url: &str) -> anyhow::Result<String> {
+    let only = |models: &[&ServedModel]| (models.len() == 1).then(|| models[0].id.clone());
+    let all: Vec<&ServedModel> = models.iter().collect();
+    let present: Vec<&ServedModel> = models.iter().filter(|model| model.is_present()).collect();
+    let ember = || models.iter().any(|model| model.id == ember::MODEL).then(|| ember::MODEL.to_owned());
+    only(&all).or_else(|| only(&present)).or_else(ember).ok_or_else(|| {
+        let ids: Vec<&str> = models.iter().map(|model| model.id.as_str()).collect();
+        match ids.as_slice() {
+            [] => anyhow!("the server at {url} lists no model; name one: `candlewick chat MODEL`"),
+            ids => anyhow!("the server at {url} has {} models; name one of: {}", ids.len(), ids.join(", ")),
         }
-    }
+    })
 }
 
 async fn load(client: &ChatClient, model: &str) -> anyhow::Result<()> {
@@ -280,4 +287,33 @@ async fn ask(
         return Err(ClientError::Broken("the server closed the stream before its end".into()).into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(models: &[(&str, &str)]) -> anyhow::Result<String> {
+        let model =
+            |(id, status): &(&str, &str)| ServedModel { id: (*id).into(), status: Some((*status).into()) };
+        sensible_model(&models.iter().map(model).collect::<Vec<_>>(), "http://here")
+    }
+
+    #[test]
+    fn without_a_name_the_sensible_model_is_taken() {
+        assert_eq!(choose(&[("a/b", "available")]).expect("the only one"), "a/b");
+        let loaded = [("a/b", "available"), ("c/d", "loading"), (ember::MODEL, "available")];
+        assert_eq!(choose(&loaded).expect("the one in memory"), "c/d");
+        assert_eq!(
+            choose(&[("a/b", "available"), (ember::MODEL, "available")]).expect("built in"),
+            ember::MODEL
+        );
+        assert!(
+            choose(&[("a/b", "available"), ("c/d", "failed")])
+                .expect_err("two")
+                .to_string()
+                .contains("a/b, c/d")
+        );
+        assert!(choose(&[]).is_err());
+    }
 }

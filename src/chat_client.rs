@@ -100,6 +100,15 @@ pub struct LoadProgress {
 pub struct ServedModel {
     /// Its name.
     pub id: String,
+    /// `loaded`, `loading`, `available` or `failed`, if the server says so.
+    pub status: Option<String>,
+}
+
+impl ServedModel {
+    /// Whether it is in memory, or on its way.
+    pub fn is_present(&self) -> bool {
+        matches!(self.status.as_deref(), Some("loaded" | "loading"))
+    }
 }
 
 /// Speaks to one server.

@@ -9,6 +9,8 @@ pub mod chat_client;
 mod chat_input;
 mod chat_render;
 pub mod chat_sse;
+#[cfg(test)]
+mod chat_tests;
 pub mod chat_words;
 pub mod cli;
 pub mod download;
