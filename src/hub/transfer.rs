@@ -192,6 +192,7 @@ impl Transfer<'_> {
     }
 
     fn report(&mut self, received: u64) {
+        // Of an empty file, too, something is told.
         if received > self.reported || received == 0 {
             self.reported = received;
             (self.on_bytes)(received, self.remote.size);

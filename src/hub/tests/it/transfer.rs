@@ -118,6 +118,13 @@ async fn a_transfer_that_stands_still_is_taken_up_again() {
 }
 
 #[tokio::test]
+async fn an_empty_file_is_a_file() {
+    let world = World::of(model_repo().file("special_tokens_map.json", "e69d", "")).await;
+    let snapshot = world.source().resolve(&model("org/m")).await.expect("the model is there");
+    assert_eq!(fetch(&*snapshot, "special_tokens_map.json").await.expect("it comes"), b"");
+}
+
+#[tokio::test]
 async fn a_renamed_model_is_found_under_its_old_name() {
     let world = World::new().await;
     world.hub.rename("org/old", "org/m");
