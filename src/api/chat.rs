@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use candlewick_protocol::{ErrorKind, Failure};
 
 use crate::body::JsonBody;
-use crate::collect::collect;
+use crate::collect::{Keep, collect};
 use crate::error::ApiError;
 use crate::from_wire::{ChatCall, read_chat};
 use crate::generation::{first_word, merge};
@@ -34,7 +34,8 @@ async fn answer(request: &HttpRequest, state: &ApiState, call: ChatCall) -> Resu
     let events = state.backend().submit(generation).await.map_err(at_messages)?;
     let generation = merge(vec![events]);
     if head.options.stream.is_none() {
-        let collected = collect(generation, 1, num_choices, logprobs).await.map_err(at_messages)?;
+        let keep = Keep { num_choices, logprobs, reasoning: !head.options.hide_reasoning };
+        let collected = collect(generation, 1, keep).await.map_err(at_messages)?;
         let collected = collected.into_iter().next().expect("one source was collected");
         return Ok(HttpResponse::Ok().json(chat_completion(&head, collected)));
     }

@@ -52,21 +52,31 @@ pub struct CollectedCall {
 
 /// One source while it speaks.
 struct Listener {
+    keep: Keep,
     started: Option<Started>,
     choices: Vec<CollectedChoice>,
     num_ended: usize,
     usage: Option<Usage>,
 }
 
+/// What to keep of what is said.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// Choices of each source.
+    pub num_choices: u32,
+    /// Tokens with log-probabilities.
+    pub logprobs: bool,
+    /// Reasoning, its tokens too; a stream leaves out the same.
+    pub reasoning: bool,
+}
+
 /// Listens to all sources until each has had its last word. The first failure is the failure of all.
 pub async fn collect(
     mut generation: Generation,
     num_sources: usize,
-    num_choices: u32,
-    logprobs: bool,
+    keep: Keep,
 ) -> Result<Vec<Collected>, Failure> {
-    let mut listeners: Vec<Listener> =
-        (0..num_sources).map(|_| Listener::new(num_choices, logprobs)).collect();
+    let mut listeners: Vec<Listener> = (0..num_sources).map(|_| Listener::new(keep)).collect();
     let mut num_open = num_sources;
     while num_open > 0 {
         let Some((source, event)) = generation.next().await else { break };
@@ -90,21 +100,24 @@ pub async fn collect(
 }
 
 impl Listener {
-    fn new(num_choices: u32, logprobs: bool) -> Self {
-        let choices = (0..num_choices).map(|index| CollectedChoice {
+    fn new(keep: Keep) -> Self {
+        let choices = (0..keep.num_choices).map(|index| CollectedChoice {
             index,
             text: String::new(),
             reasoning: String::new(),
             calls: Vec::new(),
-            logprobs: logprobs.then(Vec::new),
+            logprobs: keep.logprobs.then(Vec::new),
             token_ids: Vec::new(),
             reason: FinishReason::Stop,
             stop: None,
         });
-        Self { started: None, choices: choices.collect(), num_ended: 0, usage: None }
+        Self { keep, started: None, choices: choices.collect(), num_ended: 0, usage: None }
     }
 
     fn piece(&mut self, piece: Piece) {
+        if !self.keep.reasoning && matches!(piece.delta, Delta::Reasoning(_)) {
+            return;
+        }
         let Some(choice) = self.choices.get_mut(piece.choice as usize) else { return };
         choice.token_ids.extend(piece.token_ids);
         if let Some(logprobs) = &mut choice.logprobs {

@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use candlewick_protocol::{ErrorKind, Failure};
 
 use crate::body::JsonBody;
-use crate::collect::collect;
+use crate::collect::{Keep, collect};
 use crate::error::ApiError;
 use crate::from_wire::{CompletionsCall, read_completions};
 use crate::generation::{first_word, merge};
@@ -44,7 +44,8 @@ async fn answer(
     }
     let generation = merge(sources);
     if head.options.stream.is_none() {
-        let collected = collect(generation, num_prompts, num_choices, logprobs).await.map_err(at_prompt)?;
+        let keep = Keep { num_choices, logprobs, reasoning: true };
+        let collected = collect(generation, num_prompts, keep).await.map_err(at_prompt)?;
         return Ok(HttpResponse::Ok().json(completion(&head, collected, num_choices)));
     }
     let generation =

@@ -172,6 +172,7 @@ async fn models_are_listed_and_found_by_any_spelling() {
         assert_eq!((&model["id"], &model["object"]), (&json!("acme/cold"), &json!("model")));
         assert_eq!((&model["created"], &model["status"]), (&json!(1_700_000_000), &json!("available")));
     }
+    assert_error(&front.get("/v1/models?loaded=1&loaded=2").await, 400, "invalid_value", Value::Null);
     assert_error(&front.get("/v1/models/acme/none").await, 404, "model_not_found", "model");
     front.stop().await;
 }

@@ -3,6 +3,7 @@
 use actix_web::dev::HttpServiceFactory;
 use actix_web::http::Method;
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, web};
+use candlewick_protocol::ErrorKind;
 
 use crate::error::ApiError;
 use crate::wire::error::Fault;
@@ -11,6 +12,14 @@ use crate::{chat, completions, health, load, models};
 /// All routes. A path that ends in `/` has lost it before it comes here.
 pub fn configure(config: &mut web::ServiceConfig) {
     config
+        .app_data(web::QueryConfig::default().error_handler(|error, _| {
+            ApiError::new(Fault::Kind(ErrorKind::InvalidRequest), format!("the query is malformed: {error}"))
+                .into()
+        }))
+        .app_data(web::PathConfig::default().error_handler(|error, _| {
+            ApiError::new(Fault::Kind(ErrorKind::InvalidRequest), format!("the path is malformed: {error}"))
+                .into()
+        }))
         .service(post("/v1/chat/completions", chat::create))
         .service(post("/v1/completions", completions::create))
         .service(get("/v1/models", models::list))

@@ -339,3 +339,29 @@ async fn an_echoed_prompt_stands_before_the_text() {
     assert_eq!(text, "Once upon");
     assert_eq!(chunks.last().expect("chunks")["choices"][0]["finish_reason"], "length");
 }
+
+#[actix_web::test]
+async fn a_panic_while_writing_still_gets_a_last_word() {
+    // No such choice was asked for: a fault of the model side, which has no place among the text offsets.
+    let events = vec![started(), text(9, "x"), ended(0, FinishReason::Stop), finished(1)];
+    let body = json!({"model": "acme/m", "prompt": "Once", "logprobs": 1, "stream": true});
+    let chunks = ask(events, "/v1/completions", body).await.chunks();
+    assert_eq!(chunks.last().expect("there are chunks")["error"]["code"], "internal_error");
+}
+
+#[actix_web::test]
+async fn hidden_reasoning_leaves_no_trace_in_either_form() {
+    let hidden = json!({"include_reasoning": false, "return_token_ids": true});
+    let thought = piece(0, Delta::Reasoning("hmm".to_owned()));
+    let events = vec![started(), thought, text(0, "yes"), ended(0, FinishReason::Stop), finished(2)];
+    let whole = ask_chat(events.clone(), hidden.clone()).await;
+    assert_eq!(whole.json()["choices"][0]["token_ids"], json!([7]), "the token of the answer alone");
+    assert!(!whole.body.contains("hmm"));
+    let mut streamed = hidden;
+    streamed["stream"] = json!(true);
+    let streamed = ask_chat(events, streamed).await;
+    assert!(!streamed.body.contains("hmm"));
+    let ids = |chunk: &Value| chunk["choices"][0].get("token_ids").cloned();
+    assert_eq!(streamed.chunks().iter().filter_map(ids).collect::<Vec<_>>(), [json!([7])]);
+    assert_eq!(streamed.chunks()[0]["prompt_token_ids"], json!([1, 2, 3]));
+}

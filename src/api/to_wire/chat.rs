@@ -32,7 +32,7 @@ pub fn chat_completion(head: &Head, collected: Collected) -> ChatCompletion {
 
 fn chat_choice(head: &Head, choice: CollectedChoice) -> ChatChoice {
     let options = &head.options;
-    let reasoning = Some(choice.reasoning).filter(|text| !text.is_empty() && !options.hide_reasoning);
+    let reasoning = Some(choice.reasoning).filter(|text| !text.is_empty());
     let content = options.echo_text.clone().unwrap_or_default() + &choice.text;
     let tool_calls: Vec<ToolCall> = choice
         .calls
@@ -144,7 +144,7 @@ impl Chunks for ChatChunks {
     fn piece(&mut self, _source: usize, piece: Piece) -> Vec<ChatChunk> {
         self.counts.completion_tokens += piece.token_ids.len() as u64;
         let hidden = self.head.options.hide_reasoning;
-        let nothing_new = piece.delta.is_empty();
+        let adds_text = !piece.delta.is_empty();
         let delta = match piece.delta {
             Delta::Reasoning(_) if hidden => return Vec::new(),
             Delta::Text(text) => ChatDelta { content: Some(text), ..ChatDelta::default() },
@@ -157,7 +157,8 @@ impl Chunks for ChatChunks {
             Delta::ToolArguments { index, fragment } => call_delta(index, None, fragment),
         };
         let return_token_ids = self.head.options.return_token_ids;
-        if nothing_new && piece.logprobs.is_empty() && !(return_token_ids && !piece.token_ids.is_empty()) {
+        let adds_ids = return_token_ids && !piece.token_ids.is_empty();
+        if !adds_text && !adds_ids && piece.logprobs.is_empty() {
             return Vec::new();
         }
         let mut choice = self.choice(piece.choice, delta);
