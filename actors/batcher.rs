@@ -20,7 +20,7 @@ use crate::loader::LoadedModel;
 use crate::metrics::ModelMetrics;
 use crate::quarantine::{Turn, Turns};
 use crate::request::RequestMsg;
-use crate::stepper::Stepper;
+use crate::stepper::{Stepper, StepperGone};
 use crate::tree::{Tree, tell};
 
 /// Runs one model's steps.
@@ -170,7 +170,7 @@ impl Actor for Batcher {
                 return Err(Box::new(BatcherCrash { suspects: suspects(&plan), why }));
             }
         }
-        state.step_if_idle();
+        state.step_if_idle()?;
         state.measure();
         Ok(())
     }
@@ -245,16 +245,15 @@ impl BatcherState {
     }
 
     /// Sends the model away with the next plan, if it is here and there is one.
-    fn step_if_idle(&mut self) {
-        let Some(model) = self.model.take() else { return };
-        match self.plan() {
-            None => self.model = Some(model),
-            Some(plan) => {
-                self.tell_scheduled(&plan);
-                self.metrics.iteration_tokens.observe(plan.num_tokens() as f64);
-                self.stepper.step(model, plan);
-            }
-        }
+    fn step_if_idle(&mut self) -> Result<(), StepperGone> {
+        let Some(model) = self.model.take() else { return Ok(()) };
+        let Some(plan) = self.plan() else {
+            self.model = Some(model);
+            return Ok(());
+        };
+        self.tell_scheduled(&plan);
+        self.metrics.iteration_tokens.observe(plan.num_tokens() as f64);
+        self.stepper.step(model, plan)
     }
 
     /// The next plan: everybody's, or in quarantine that of whose turn it is and who has something to compute.

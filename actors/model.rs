@@ -171,7 +171,7 @@ impl Actor for ModelSupervisor {
             ModelMsg::Submit(submission) => state.submit(&myself, submission).await?,
             ModelMsg::Load(outlet) => state.subscribe(&myself, outlet).await?,
             ModelMsg::Unload { force, reply } => state.unload(&myself, force, reply),
-            ModelMsg::End(failure) => drop(state.clear(failure)),
+            ModelMsg::End(failure) => state.end(&myself, failure),
             ModelMsg::LoadProgress { attempt, progress } => state.advance(attempt, progress),
             ModelMsg::Loaded { attempt, model } => state.finish_load(&myself, attempt, model).await,
             ModelMsg::LoadFailed { attempt, error } => state.fail_load(&myself, attempt, error),
@@ -289,9 +289,8 @@ impl ModelState {
         if attempt != self.attempt {
             return;
         }
-        for mut outlet in subscribers.drain(..) {
-            outlet.end(LoadEvent::Ready { model: self.id.clone(), cached: false });
-        }
+        let subscribers = std::mem::take(subscribers);
+        // The board first: who is told that the model is ready finds it so.
         let max_model_len = Some(model.capacity.max_model_len as u64);
         self.line.write(ModelStatus::Loaded, None, max_model_len, model.commit.clone());
         self.requests
@@ -303,6 +302,9 @@ impl ModelState {
             "loaded"
         );
         self.phase = Phase::Loaded { model, batcher: None, _counted: self.tree.metrics.model_loaded() };
+        for mut outlet in subscribers {
+            outlet.end(LoadEvent::Ready { model: self.id.clone(), cached: false });
+        }
         self.start_batcher(myself).await;
     }
 
@@ -313,9 +315,9 @@ impl ModelState {
         tracing::warn!(model = %self.id, kind = ?error.kind(), "load failed: {error}");
         let failure = error.failure();
         let ttl = self.tree.settings().load_failure_ttl;
-        drop(self.clear(failure.clone()));
         // Not `Failed`, which is for what crashed too often: the next request tries again.
         self.line.write(ModelStatus::Available, Some(failure.clone()), None, None);
+        drop(self.clear(failure.clone()));
         self.phase = Phase::Failed(failure);
         self.set_timer(myself, ttl);
     }
@@ -402,8 +404,8 @@ impl ModelState {
             format!("model '{}' crashed too often and was given up for now; the last time: {why}", self.id);
         let failure = Failure::new(ErrorKind::Unavailable, message).with_retry_after(window);
         tracing::error!(model = %self.id, "given up: {why}");
-        drop(self.clear(failure.clone()));
         self.line.write(ModelStatus::Failed, Some(failure.clone()), None, None);
+        drop(self.clear(failure.clone()));
         self.phase = Phase::Failed(failure);
         self.set_timer(myself, window);
     }
@@ -421,6 +423,7 @@ impl ModelState {
         tracing::info!(model = %self.id, "unloading");
         let ended =
             Failure::new(ErrorKind::Cancelled, format!("model '{}' was unloaded by an operator", self.id));
+        self.line.wipe();
         let batcher = self.clear(ended);
         tokio::spawn(async move {
             if let Some(batcher) = batcher {
@@ -432,10 +435,16 @@ impl ModelState {
         self.settle(myself);
     }
 
-    /// Ends all that is going on with this failure, and frees the model. Answers the batcher that is stopping.
+    fn end(&mut self, myself: &ActorRef<ModelMsg>, failure: Failure) {
+        self.line.wipe();
+        drop(self.clear(failure));
+        self.settle(myself);
+    }
+
+    /// Ends all that is going on with this failure, and frees the model; the board must say so already. Answers the batcher
+    /// that is stopping.
     fn clear(&mut self, failure: Failure) -> Option<ActorRef<BatcherMsg>> {
         self.timer = None;
-        self.line.wipe();
         self.requests.values().for_each(|request| tell(&request.actor, RequestMsg::Fail(failure.clone())));
         match std::mem::replace(&mut self.phase, Phase::Empty) {
             Phase::Empty | Phase::Failed(_) => None,

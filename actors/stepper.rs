@@ -55,11 +55,19 @@ impl Stepper {
     }
 
     /// Hands the model over for one step. It comes home in `StepDone`, or is lost and `StepFailed` says why.
-    pub fn step(&self, model: Box<dyn Model>, plan: StepPlan) {
-        // The thread lives as long as `jobs` is open, and never leaves a job half done.
-        let _ = self.jobs.send(StepJob { model, plan });
+    ///
+    /// # Errors
+    /// If the thread is gone, which it never is while this handle lives unless something broke that should not; the model
+    /// is lost with it.
+    pub fn step(&self, model: Box<dyn Model>, plan: StepPlan) -> Result<(), StepperGone> {
+        self.jobs.send(StepJob { model, plan }).map_err(|_| StepperGone)
     }
 }
+
+/// The stepper's thread has ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("the stepper's thread is gone")]
+pub struct StepperGone;
 
 fn run(StepJob { mut model, plan }: StepJob) -> BatcherMsg {
     match survive(|| model.step(&plan)) {

@@ -6,6 +6,7 @@ mod crash;
 mod load;
 mod recorded;
 mod shutdown;
+mod sources;
 mod stream;
 mod support;
 mod unload;
