@@ -10,6 +10,8 @@ mod pieces;
 mod prompt;
 mod stop;
 mod template;
+#[cfg(test)]
+mod tests;
 mod tokenizer;
 
 use std::sync::Arc;

@@ -5,6 +5,8 @@
 
 mod hermes;
 mod reasoning;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -45,6 +45,7 @@ pub(super) fn environment() -> Environment<'static> {
     env.add_filter("string", |value: &Value| Value::from(python::str(value)));
     env.add_filter("trim", trim);
     env.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+    env.add_test("sequence", is_sequence);
     env.add_function("raise_exception", raise_exception);
     env.add_function("strftime_now", strftime_now);
     env
@@ -66,6 +67,12 @@ fn trim(value: &Value, chars: Option<&str>, kwargs: Kwargs) -> Result<String, Er
     let chars = chars.map(str::to_owned).or(named);
     let is_cut = |char: char| chars.as_ref().map_or_else(|| python::is_space(char), |chars| chars.contains(char));
     Ok(python::str(value).trim_matches(is_cut).to_owned())
+}
+
+/// Whatever has a length and items: to Python also texts, mappings and what is undefined.
+fn is_sequence(value: &Value) -> bool {
+    use minijinja::value::ValueKind::{Iterable, Map, Seq, String, Undefined};
+    matches!(value.kind(), Iterable | Map | Seq | String | Undefined)
 }
 
 fn raise_exception(message: &Value) -> Result<Value, Error> {

@@ -10,6 +10,8 @@ mod messages;
 mod methods;
 mod python;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use candlewick_protocol::{ChatPrompt, ErrorKind, Failure};
 use minijinja::Environment;
@@ -147,9 +149,15 @@ impl ChatTemplates {
         let compiled = self.env.get_template(&template.name).expect("templates that are not broken were added");
         let mut out = Limited { bytes: Vec::new() };
         let context = minijinja::Value::from(minijinja::value::Serde(context));
-        match compiled.render_captured_to(context, &mut out) {
-            Ok(_) => Ok(String::from_utf8(out.bytes).expect("templates write text")),
-            Err(error) => Err(failure(&error)),
+        // minijinja 3.0 indexes out of bounds for some slices (`''[::-1]`), and a template is a stranger's.
+        let run = std::panic::AssertUnwindSafe(|| compiled.render_captured_to(context, &mut out).map(drop));
+        match std::panic::catch_unwind(run) {
+            Ok(Ok(())) => Ok(String::from_utf8(out.bytes).expect("templates write text")),
+            Ok(Err(error)) => Err(failure(&error)),
+            Err(_) => {
+                let message = "the model's chat template failed on this conversation: the template engine broke";
+                Err(Failure::invalid("messages", message))
+            }
         }
     }
 }

@@ -28,7 +28,8 @@ fn write_repr(value: &Value, out: &mut String) {
             Err(_) => out.push_str(&value.to_string()),
         },
         ValueKind::String => write_quoted(value.as_str().unwrap_or_default(), out),
-        ValueKind::Seq => {
+        // A slice of a list is an iterable here and a list in Python.
+        ValueKind::Seq | ValueKind::Iterable => {
             let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
             out.push(open);
             let num_items = write_items(value, out);

@@ -1,0 +1,148 @@
+//! The parsers on text alone: what is told, and that the cuts between pieces change nothing.
+
+use candlewick_protocol::Delta;
+use proptest::prelude::*;
+
+use super::*;
+
+/// Runs the parsers over pieces of text; neighbouring deltas are joined.
+fn parse(pieces: &[&str], starts_inside: bool) -> Vec<Delta> {
+    let mut reasoning = ReasoningParser::new(starts_inside);
+    let mut tools = HermesParser::new(7, false);
+    let mut deltas = Deltas::default();
+    let mut tell = |segments: Vec<Segment>, tools: &mut HermesParser| {
+        for segment in segments {
+            match segment {
+                Segment::Reasoning(text) => deltas.push(Delta::Reasoning(text)),
+                Segment::Answer(text) => tools.push(&text, &mut deltas),
+            }
+        }
+    };
+    for piece in pieces {
+        tell(reasoning.push(piece), &mut tools);
+    }
+    tell(reasoning.finish().into_iter().collect(), &mut tools);
+    tools.finish(&mut deltas);
+    deltas.0
+}
+
+/// Calls as `name(arguments)`, reasoning in brackets, text as it is.
+fn shown(deltas: &[Delta]) -> String {
+    let mut shown = String::new();
+    for delta in deltas {
+        match delta {
+            Delta::Text(text) => shown += text,
+            Delta::Reasoning(text) => shown += &format!("[{text}]"),
+            Delta::ToolCall { index, name, .. } => shown += &format!("#{index} {name}"),
+            Delta::ToolArguments { fragment, .. } => shown += &format!("({fragment})"),
+        }
+    }
+    shown
+}
+
+#[track_caller]
+fn check(text: &str, expected: &str) {
+    assert_eq!(shown(&parse(&[text], false)), expected);
+    let chars: Vec<String> = text.chars().map(String::from).collect();
+    let chars: Vec<&str> = chars.iter().map(String::as_str).collect();
+    assert_eq!(shown(&parse(&chars, false)), expected, "character by character");
+}
+
+#[test]
+fn reasoning_loses_its_tags_and_the_line_ends_around_them() {
+    check("<think>\nHm.\nYes.\n</think>\n\nFine.\n", "[Hm.\nYes.]Fine.\n");
+    check("<think>\n\n</think>\n\nFine.", "Fine.");
+    check("  <think>a < b </think> c", "[a < b ] c");
+    check("<think>cut off\n", "[cut off\n]");
+    check("No <think>tag</think> here", "No <think>tag</think> here");
+    check("<thin air", "<thin air");
+    assert_eq!(shown(&parse(&["\nHm.</think>So"], true)), "[Hm.]So");
+}
+
+#[test]
+fn calls_are_read_in_either_order_of_keys_and_as_often_as_they_come() {
+    check("<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"}\\\"</tool_call>\"}}\n</tool_call>", "#0 f({\"a\": \"}\\\"</tool_call>\"})");
+    check("Look:\n\n<tool_call>{\"arguments\": {\"b\": [1]}, \"name\": \"g\"}</tool_call>\n<tool_call>{\"name\":\"h\",\"arguments\":{}}</tool_call>\n done ", "Look:#0 g({\"b\": [1]})#1 h({})done ");
+}
+
+#[test]
+fn arguments_that_are_no_object_become_one_where_they_can() {
+    check("<tool_call>{\"name\": \"f\"}</tool_call>", "#0 f({})");
+    check("<tool_call>{\"name\": \"f\", \"arguments\": null}</tool_call>", "#0 f({})");
+    check("<tool_call>{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": 1}\"}</tool_call>", "#0 f({\"a\": 1})");
+    check("<tool_call>{\"name\": \"f\", \"parameters\": {\"a\": 1}, \"x\": [2]}</tool_call>", "#0 f({\"a\": 1})");
+}
+
+#[test]
+fn small_slips_of_the_model_are_forgiven() {
+    check("<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": 1}</tool_call>", "#0 f({\"a\": 1})");
+    check("<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": 1}}}\n</tool_call>", "#0 f({\"a\": 1})");
+}
+
+#[test]
+fn what_is_no_call_stays_text() {
+    for text in [
+        "<tool_call>\nnot json\n</tool_call>",
+        "a <tool_call> b",
+        "<tool_call>{\"name\": 1}</tool_call>",
+        "<tool_call>{\"arguments\": {}}</tool_call>",
+        "<tool_call>{\"nam",
+        "x\n<tool_cal",
+        "<tool_call></tool_call>",
+        "trailing \n",
+    ] {
+        check(text, text);
+    }
+    check("<tool_call>\n<tool_call>{\"name\": \"f\"}</tool_call>", "<tool_call>\n#0 f({})");
+}
+
+#[test]
+fn a_call_that_breaks_off_is_closed_as_it_is() {
+    check("<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"b", "#0 f({\"a\": \"b)");
+    check("<tool_call>{\"name\": \"f\", \"argu", "#0 f({})");
+    check("<tool_call>{\"name\": \"f\"; oops}</tool_call>", "#0 f({}); oops}</tool_call>");
+    check("<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": ]}</tool_call>", "#0 f({\"a\": )]}</tool_call>");
+}
+
+#[test]
+fn the_name_is_told_before_the_arguments_are_complete() {
+    let mut tools = HermesParser::new(0, false);
+    let mut deltas = Deltas::default();
+    tools.push("<tool_call>{\"name\": \"f\"", &mut deltas);
+    assert_eq!(shown(&deltas.0), "#0 f");
+    tools.push(", \"arguments\": {\"a\"", &mut deltas);
+    assert_eq!(shown(&deltas.0), "#0 f({\"a\")");
+}
+
+#[test]
+fn call_ids_are_distinct_and_come_again_with_the_seed() {
+    let ids = |seed| {
+        let mut tools = HermesParser::new(seed, false);
+        let mut deltas = Deltas::default();
+        tools.push(&"<tool_call>{\"name\": \"f\"}</tool_call>".repeat(2), &mut deltas);
+        let id = |delta: &Delta| if let Delta::ToolCall { id, .. } = delta { Some(id.clone()) } else { None };
+        deltas.0.iter().filter_map(id).collect::<Vec<String>>()
+    };
+    let first = ids(1);
+    assert_eq!(first, ids(1));
+    assert!(first[0] != first[1] && !ids(2).contains(&first[0]));
+    assert!(first[0].strip_prefix("call_").is_some_and(|hex| hex.len() == 24 && hex.chars().all(|char| char.is_ascii_hexdigit())));
+}
+
+proptest! {
+    #[test]
+    fn cutting_an_output_in_pieces_changes_nothing(
+        parts in proptest::collection::vec(prop::sample::select(vec![
+            "<think>", "</think>", "<tool_call>", "</tool_call>", "{\"name\": \"f\"", ", \"arguments\": {\"a\": [1, \"<é\"]}",
+            "{\"arguments\": {\"b\": {}}", ", \"name\": \"g\"", "}", "\n", " ", "text", "<", "\"", "</", "é", "\"arguments\": \"{}\"", ",",
+        ]), 0..14),
+        starts_inside in any::<bool>(),
+    ) {
+        let whole = parts.concat();
+        let chars: Vec<String> = whole.chars().map(String::from).collect();
+        let chars: Vec<&str> = chars.iter().map(String::as_str).collect();
+        let expected = parse(&[&whole], starts_inside);
+        prop_assert_eq!(&parse(&chars, starts_inside), &expected);
+        prop_assert_eq!(&parse(&parts, starts_inside), &expected);
+    }
+}
