@@ -17,7 +17,8 @@ pub struct Sequence {
     pub params: Arc<SamplingParams>,
     /// Lower runs first.
     pub priority: i32,
-    /// Score the prompt's tokens, with this many of the likeliest at each place.
+    /// Score the prompt's tokens, with this many of the likeliest at each place. Not done again where there is output:
+    /// scores are told before the first token.
     pub prompt_logprobs: Option<u32>,
 }
 

@@ -256,11 +256,7 @@ impl Traffic {
         self.engine = Engine::with_rule(self.limits, FakeRule::Hash(RULE));
         for client in self.clients.values_mut().filter(|client| !client.is_ended) {
             client.num_computed = 0;
-            let sequence = Sequence {
-                output: client.received.clone(),
-                prompt_logprobs: client.sequence.prompt_logprobs.filter(|_| client.num_scores.is_none()),
-                ..client.sequence.clone()
-            };
+            let sequence = Sequence { output: client.received.clone(), ..client.sequence.clone() };
             self.engine.scheduler.admit(sequence);
             if client.is_paused {
                 self.engine.scheduler.pause(client.sequence.id);
