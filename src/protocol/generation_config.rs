@@ -8,9 +8,11 @@ use crate::{Failure, SamplingOptions};
 /// The request field.
 const PARAM: &str = "generation_config";
 
-/// Keys that would change the output and that we do not have, each with the test for the values that ask for nothing.
-/// Values of other types count as asking.
-const UNSUPPORTED: &[(&str, fn(&Value) -> bool)] = &[
+/// Whether a value asks for nothing; values of an unexpected type count as asking.
+type AsksNothing = fn(&Value) -> bool;
+
+/// Keys that would change the output and that we do not have.
+const UNSUPPORTED: &[(&str, AsksNothing)] = &[
     ("num_beams", is_one),
     ("num_beam_groups", is_one),
     ("num_return_sequences", is_one),
