@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 fn fixtures() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/parity");
     let entries = std::fs::read_dir(&root).expect("the fixtures are there");
-    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).filter(|path| path.is_dir()).collect();
+    let mut folders: Vec<PathBuf> =
+        entries.map(|entry| entry.expect("readable").path()).filter(|path| path.is_dir()).collect();
     folders.sort();
     assert!(!folders.is_empty(), "no fixtures in {}", root.display());
     folders
@@ -47,7 +48,9 @@ fn texts_are_cut_as_transformers_cuts_them() {
                 let prompt = Prompt::Text { text: text.into(), add_special_tokens };
                 let found = processor.prepare(&prompt).map(|prompt| prompt.token_ids.to_vec());
                 match ids(&case[key]) {
-                    expected if expected.is_empty() => assert!(found.is_err(), "{}: {text:?} is empty", folder.display()),
+                    expected if expected.is_empty() => {
+                        assert!(found.is_err(), "{}: {text:?} is empty", folder.display())
+                    }
                     expected => assert_eq!(found, Ok(expected), "{}: {key} of {text:?}", folder.display()),
                 }
             }
@@ -85,9 +88,16 @@ fn tokens_become_the_text_that_transformers_makes_of_them() {
 /// The text of tokens, told one by one.
 fn stream(processor: &Arc<TextProcessor>, ids: &[u32], skip_special_tokens: bool) -> String {
     let prompt = processor.prepare(&Prompt::Tokens(vec![0])).expect("the first token is a token");
-    let options = SamplingOptions { skip_special_tokens: Some(skip_special_tokens), ..SamplingOptions::default() };
-    let limits = ResolveLimits { num_prompt_tokens: 1, max_model_len: 1 << 20, vocab_size: processor.vocab_size(), random_seed: 0 };
-    let params = SamplingParams::resolve(&options, processor.generation_defaults(), None, limits).expect("valid");
+    let options =
+        SamplingOptions { skip_special_tokens: Some(skip_special_tokens), ..SamplingOptions::default() };
+    let limits = ResolveLimits {
+        num_prompt_tokens: 1,
+        max_model_len: 1 << 20,
+        vocab_size: processor.vocab_size(),
+        random_seed: 0,
+    };
+    let params =
+        SamplingParams::resolve(&options, processor.generation_defaults(), None, limits).expect("valid");
     let mut stream = OutputStream::new(Arc::clone(processor), &prompt, &params);
     let mut deltas: Vec<Delta> = ids.iter().flat_map(|id| stream.push(*id).deltas).collect();
     deltas.extend(stream.finish());

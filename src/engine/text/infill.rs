@@ -35,7 +35,12 @@ impl Infill {
     pub(crate) fn of(tokenizer: &ModelTokenizer) -> Option<Self> {
         let known = FAMILIES.into_iter().find_map(|(prefix, suffix, middle)| {
             let middle = Some(tokenizer.id(middle)?);
-            Some(Self { prefix: tokenizer.id(prefix)?, suffix: tokenizer.id(suffix)?, middle, is_suffix_first: false })
+            Some(Self {
+                prefix: tokenizer.id(prefix)?,
+                suffix: tokenizer.id(suffix)?,
+                middle,
+                is_suffix_first: false,
+            })
         });
         known.or_else(|| {
             // Codestral
@@ -45,7 +50,12 @@ impl Infill {
     }
 
     /// The prompt's ids, but for the tokenizer's own first token.
-    pub(crate) fn ids(&self, tokenizer: &ModelTokenizer, prefix: &str, suffix: &str) -> Result<Vec<u32>, tokenizers::Error> {
+    pub(crate) fn ids(
+        &self,
+        tokenizer: &ModelTokenizer,
+        prefix: &str,
+        suffix: &str,
+    ) -> Result<Vec<u32>, tokenizers::Error> {
         let prefix = tokenizer.encode(prefix, false)?;
         let suffix = tokenizer.encode(suffix, false)?;
         let before = std::iter::once(self.prefix).chain(prefix);

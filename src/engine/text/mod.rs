@@ -112,10 +112,13 @@ impl TextProcessor {
             text,
             bytes,
             logprob: score.map(|score| score.logprob),
-            top: top.iter().map(|(token_id, logprob)| {
-                let (text, bytes) = self.token_text(*token_id);
-                TopLogprob { token_id: *token_id, text, bytes, logprob: *logprob }
-            }).collect(),
+            top: top
+                .iter()
+                .map(|(token_id, logprob)| {
+                    let (text, bytes) = self.token_text(*token_id);
+                    TopLogprob { token_id: *token_id, text, bytes, logprob: *logprob }
+                })
+                .collect(),
         }
     }
 

@@ -23,14 +23,13 @@ pub(crate) struct Pieces {
 pub(crate) enum Scheme {
     /// Each character of a token stands for one byte (GPT-2's table).
     ByteLevel,
-    /// Pieces follow one another. Of the whole text, up to `strip_start` leading `strip` characters are cut; the first
-    /// token loses every `first_loses`.
+    /// Pieces follow one another.
     Plain {
-        /// The character cut from the start of the text.
+        /// The character cut from the start of the whole text.
         strip: char,
         /// How many of it at most.
         strip_start: usize,
-        /// The mark that the first token loses and others turn into a space (Metaspace).
+        /// The mark that becomes a space (Metaspace), and whether the first token loses it instead.
         metaspace: Option<(char, bool)>,
     },
     /// No decoder: tokens with a space between them.
@@ -62,7 +61,9 @@ impl Pieces {
 
     fn from_json(decoder: &Value) -> Self {
         let steps: Vec<&Value> = match decoder["type"].as_str() {
-            Some("Sequence") => decoder["decoders"].as_array().map(|steps| steps.iter().collect()).unwrap_or_default(),
+            Some("Sequence") => {
+                decoder["decoders"].as_array().map(|steps| steps.iter().collect()).unwrap_or_default()
+            }
             Some(_) => vec![decoder],
             None => return Self { scheme: Scheme::Spaced, replacements: Vec::new(), byte_fallback: false },
         };
@@ -83,7 +84,9 @@ impl Pieces {
                     pieces.scheme = Scheme::WordPiece { prefix: prefix.into() };
                 }
                 Some("Replace") if alone && metaspace.is_none() => {
-                    let (Some(from), Some(to)) = (step["pattern"]["String"].as_str(), step["content"].as_str()) else {
+                    let (Some(from), Some(to)) =
+                        (step["pattern"]["String"].as_str(), step["content"].as_str())
+                    else {
                         return whole();
                     };
                     pieces.replacements.push((from.into(), to.into()));
@@ -100,7 +103,8 @@ impl Pieces {
                 }
                 Some("Fuse") => (fused, alone) = (true, false),
                 Some("Strip") if fused && step["stop"] == 0 && *strip_start == 0 => {
-                    let Some(content) = step["content"].as_str().and_then(|content| content.chars().next()) else {
+                    let Some(content) = step["content"].as_str().and_then(|content| content.chars().next())
+                    else {
                         return whole();
                     };
                     (*strip, *strip_start) = (content, step["start"].as_u64().unwrap_or(0) as usize);

@@ -12,9 +12,12 @@ impl TextProcessor {
     pub fn prepare(&self, prompt: &Prompt) -> Result<PreparedPrompt, Failure> {
         match prompt {
             Prompt::Chat(chat) => self.prepare_chat(chat),
-            Prompt::Text { text, add_special_tokens } => {
-                self.finish_prompt(self.encode(text, *add_special_tokens)?, text.clone(), OutputFormat::default(), "prompt")
-            }
+            Prompt::Text { text, add_special_tokens } => self.finish_prompt(
+                self.encode(text, *add_special_tokens)?,
+                text.clone(),
+                OutputFormat::default(),
+                "prompt",
+            ),
             Prompt::Infill { prefix, suffix } => self.prepare_infill(prefix, suffix),
             Prompt::Tokens(ids) => self.prepare_tokens(ids),
         }
@@ -22,7 +25,10 @@ impl TextProcessor {
 
     fn prepare_chat(&self, chat: &ChatPrompt) -> Result<PreparedPrompt, Failure> {
         if chat.messages.is_empty() {
-            return Err(Failure::invalid("messages", "there are no messages; a conversation has at least one"));
+            return Err(Failure::invalid(
+                "messages",
+                "there are no messages; a conversation has at least one",
+            ));
         }
         let Some(templates) = &self.templates else {
             let message = "this model has no chat template, so it cannot be given messages; start the server with \
@@ -65,7 +71,13 @@ impl TextProcessor {
         self.finish_prompt(ids.to_vec(), text, OutputFormat::default(), "prompt")
     }
 
-    fn finish_prompt(&self, ids: Vec<u32>, text: String, output: OutputFormat, param: &str) -> Result<PreparedPrompt, Failure> {
+    fn finish_prompt(
+        &self,
+        ids: Vec<u32>,
+        text: String,
+        output: OutputFormat,
+        param: &str,
+    ) -> Result<PreparedPrompt, Failure> {
         if ids.is_empty() {
             let message = "the prompt has no tokens, and this model has no token to begin with; send at least one character";
             return Err(Failure::invalid(param, message));
@@ -103,5 +115,7 @@ fn ends_in_reasoning(rendered: &str, chat: &ChatPrompt) -> bool {
         },
         _ => "",
     };
-    continued.rfind(THINK_OPEN).is_some_and(|open| continued.rfind(THINK_CLOSE).is_none_or(|close| close < open))
+    continued
+        .rfind(THINK_OPEN)
+        .is_some_and(|open| continued.rfind(THINK_CLOSE).is_none_or(|close| close < open))
 }

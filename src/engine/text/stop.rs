@@ -44,7 +44,8 @@ impl StopMatcher {
             for stop in &mut self.stops {
                 stop.advance(byte);
             }
-            let complete = self.stops.iter().filter(|stop| stop.is_complete()).max_by_key(|stop| stop.text.len());
+            let complete =
+                self.stops.iter().filter(|stop| stop.is_complete()).max_by_key(|stop| stop.text.len());
             if let Some(stop) = complete {
                 let end = index + 1;
                 all.truncate(if self.keep_stop { end } else { end - stop.text.len() });

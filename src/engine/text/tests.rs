@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candlewick_protocol::{ChatPrompt, Content, Delta, ErrorKind, Message, Prompt, SamplingOptions, ToolChoice};
+use candlewick_protocol::{
+    ChatPrompt, Content, Delta, ErrorKind, Message, Prompt, SamplingOptions, ToolChoice,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -22,7 +24,8 @@ fn files(files: &[(&str, Value)]) -> ModelFiles {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         ModelFile::Embedded(Box::leak(text.into_bytes().into_boxed_slice()))
     };
-    let files: BTreeMap<String, ModelFile> = files.iter().map(|(name, value)| (name.to_string(), file(value))).collect();
+    let files: BTreeMap<String, ModelFile> =
+        files.iter().map(|(name, value)| (name.to_string(), file(value))).collect();
     ModelFiles { files, ..ModelFiles::default() }
 }
 
@@ -35,14 +38,29 @@ fn added(first_id: usize, tokens: &[(&str, bool)]) -> Value {
 }
 
 fn byte_level_json() -> Value {
-    let mut chars: Vec<char> = (0..0x144).filter_map(char::from_u32).filter(|char| byte_level(&char.to_string()).len() == 1 && !char.is_control()).collect();
-    chars.retain(|char| char.len_utf8() == 1 || byte_level(&char.to_string()) != char.to_string().into_bytes());
+    let mut chars: Vec<char> = (0..0x144)
+        .filter_map(char::from_u32)
+        .filter(|char| byte_level(&char.to_string()).len() == 1 && !char.is_control())
+        .collect();
+    chars.retain(|char| {
+        char.len_utf8() == 1 || byte_level(&char.to_string()) != char.to_string().into_bytes()
+    });
     let mut words: Vec<String> = chars.iter().map(char::to_string).collect();
     words.extend(["th", "Ġth", "Ã©", "ðŁ", "ĺĢ", "ðŁĺĢ"].map(str::to_owned));
-    let vocab: serde_json::Map<String, Value> = words.iter().enumerate().map(|(id, word)| (word.clone(), json!(id))).collect();
-    let specials = [("<|endoftext|>", true), ("<|im_start|>", true), ("<|im_end|>", true), ("<think>", false),
-                    ("</think>", false), ("<tool_call>", true), ("</tool_call>", true),
-                    ("<|fim_prefix|>", false), ("<|fim_middle|>", false), ("<|fim_suffix|>", false)];
+    let vocab: serde_json::Map<String, Value> =
+        words.iter().enumerate().map(|(id, word)| (word.clone(), json!(id))).collect();
+    let specials = [
+        ("<|endoftext|>", true),
+        ("<|im_start|>", true),
+        ("<|im_end|>", true),
+        ("<think>", false),
+        ("</think>", false),
+        ("<tool_call>", true),
+        ("</tool_call>", true),
+        ("<|fim_prefix|>", false),
+        ("<|fim_middle|>", false),
+        ("<|fim_suffix|>", false),
+    ];
     json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
         "added_tokens": added(words.len(), &specials),
@@ -56,7 +74,8 @@ fn metaspace_json() -> Value {
     let mut words: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).into();
     words.extend((0..=255).map(|byte| format!("<0x{byte:02X}>")));
     words.extend(["▁", "▁▁", "a", "b", "▁a", "ab", "é", "\n", "▁ab"].map(str::to_owned));
-    let vocab: serde_json::Map<String, Value> = words.iter().enumerate().map(|(id, word)| (word.clone(), json!(id))).collect();
+    let vocab: serde_json::Map<String, Value> =
+        words.iter().enumerate().map(|(id, word)| (word.clone(), json!(id))).collect();
     json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": {
             "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
@@ -88,7 +107,12 @@ fn metaspace_processor() -> Arc<TextProcessor> {
 }
 
 fn params(processor: &TextProcessor, options: &SamplingOptions) -> SamplingParams {
-    let limits = ResolveLimits { num_prompt_tokens: 1, max_model_len: 1 << 20, vocab_size: processor.vocab_size(), random_seed: 0 };
+    let limits = ResolveLimits {
+        num_prompt_tokens: 1,
+        max_model_len: 1 << 20,
+        vocab_size: processor.vocab_size(),
+        random_seed: 0,
+    };
     SamplingParams::resolve(options, processor.generation_defaults(), None, limits).expect("valid options")
 }
 
@@ -151,7 +175,11 @@ fn token_bytes_are_exact_in_both_vocabularies() {
 
 fn chat(text: &str) -> ChatPrompt {
     ChatPrompt {
-        messages: vec![Message { role: "user".into(), content: Some(Content::Text(text.into())), ..Message::default() }],
+        messages: vec![Message {
+            role: "user".into(),
+            content: Some(Content::Text(text.into())),
+            ..Message::default()
+        }],
         parallel_tool_calls: true,
         add_generation_prompt: true,
         ..ChatPrompt::default()
@@ -162,7 +190,10 @@ fn chat(text: &str) -> ChatPrompt {
 fn answer(prompt: &ChatPrompt, written: &str, stop: &[&str]) -> (Vec<Delta>, OutputStream) {
     let processor = byte_level_processor();
     let prepared = processor.prepare(&Prompt::Chat(prompt.clone())).expect("it renders");
-    let options = SamplingOptions { stop: stop.iter().map(|stop| stop.to_string()).collect(), ..SamplingOptions::default() };
+    let options = SamplingOptions {
+        stop: stop.iter().map(|stop| stop.to_string()).collect(),
+        ..SamplingOptions::default()
+    };
     let mut stream = OutputStream::new(Arc::clone(&processor), &prepared, &params(&processor, &options));
     let ids = processor.tokenizer.encode(written, false).expect("it encodes");
     let mut deltas: Vec<Delta> = ids.into_iter().flat_map(|id| stream.push(id).deltas).collect();
@@ -219,7 +250,10 @@ fn tool_calls_are_text_unless_tools_may_be_called() {
 
 #[test]
 fn a_stop_string_ends_reasoning_and_answer_alike() {
-    assert_eq!(joined(&answer(&chat("Hi"), "<think>one two", &[" t"]).0), (String::new(), "one".into(), String::new()));
+    assert_eq!(
+        joined(&answer(&chat("Hi"), "<think>one two", &[" t"]).0),
+        (String::new(), "one".into(), String::new())
+    );
     let (deltas, mut stream) = answer(&chat("Hi"), "one END two", &["END"]);
     assert_eq!(joined(&deltas).0, "one ");
     assert_eq!(stream.push(0), OutputStep::default());
@@ -229,12 +263,16 @@ fn a_stop_string_ends_reasoning_and_answer_alike() {
 fn prompts_without_tokens_are_refused() {
     let processor = byte_level_processor();
     let refused = |prompt: Prompt| processor.prepare(&prompt).expect_err("it is refused");
-    assert_eq!(refused(Prompt::Text { text: String::new(), add_special_tokens: true }).param.as_deref(), Some("prompt"));
+    assert_eq!(
+        refused(Prompt::Text { text: String::new(), add_special_tokens: true }).param.as_deref(),
+        Some("prompt")
+    );
     assert_eq!(refused(Prompt::Tokens(Vec::new())).param.as_deref(), Some("prompt"));
     assert_eq!(refused(Prompt::Chat(ChatPrompt::default())).param.as_deref(), Some("messages"));
     assert!(refused(Prompt::Tokens(vec![1, 9999])).message.contains("9999"));
     // With a first token an empty prompt is one.
-    let prompt = metaspace_processor().prepare(&Prompt::Text { text: String::new(), add_special_tokens: true });
+    let prompt =
+        metaspace_processor().prepare(&Prompt::Text { text: String::new(), add_special_tokens: true });
     assert_eq!(prompt.expect("the first token").token_ids.to_vec(), [1]);
 }
 
@@ -243,7 +281,10 @@ fn a_gap_is_filled_where_the_model_has_the_tokens() {
     let infill = Prompt::Infill { prefix: "a".into(), suffix: "b".into() };
     let processor = byte_level_processor();
     let prompt = processor.prepare(&infill).expect("the model has the tokens");
-    assert_eq!(processor.tokenizer.decode(&prompt.token_ids, false), "<|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>");
+    assert_eq!(
+        processor.tokenizer.decode(&prompt.token_ids, false),
+        "<|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>"
+    );
     assert_eq!(prompt.text, "a");
     let failure = metaspace_processor().prepare(&infill).expect_err("it has not");
     assert_eq!((failure.kind, failure.param.as_deref()), (ErrorKind::Unsupported, Some("suffix")));
@@ -253,7 +294,8 @@ fn a_gap_is_filled_where_the_model_has_the_tokens() {
 fn a_model_without_a_template_says_how_to_give_it_one() {
     let failure = metaspace_processor().prepare(&Prompt::Chat(chat("Hi"))).expect_err("there is no template");
     assert!(failure.message.contains("--chat-template"), "{failure}");
-    let options = TextOptions { chat_template: Some("{{ messages[0].content }}".into()), ..TextOptions::default() };
+    let options =
+        TextOptions { chat_template: Some("{{ messages[0].content }}".into()), ..TextOptions::default() };
     let files = files(&[("tokenizer.json", metaspace_json())]);
     let processor = TextProcessor::load(&files, &options).expect("it loads");
     assert_eq!(processor.prepare(&Prompt::Chat(chat("ab"))).expect("there is one now").text, "ab");

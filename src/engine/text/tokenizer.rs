@@ -40,7 +40,9 @@ impl ModelTokenizer {
         let mut inner: Tokenizer = serde_json::from_value(tokenizer).map_err(|error| corrupt(FILE, error))?;
         inner.with_truncation(None).map_err(|error| corrupt(FILE, error))?;
         inner.with_padding(None);
-        inner.set_encode_special_tokens(config.get("split_special_tokens").and_then(Value::as_bool).unwrap_or(false));
+        inner.set_encode_special_tokens(
+            config.get("split_special_tokens").and_then(Value::as_bool).unwrap_or(false),
+        );
         add_config_tokens(&mut inner, &config, &named)?;
         Ok(Self::from_parts(inner, named))
     }
@@ -109,8 +111,15 @@ fn corrupt(file: &str, why: impl ToString) -> LoadError {
 
 /// What is there instead of a `tokenizer.json`, and what would be needed.
 fn no_tokenizer(files: &ModelFiles) -> LoadError {
-    const OTHERS: [&str; 7] =
-        ["tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt", "tekken.json", "tiktoken.model"];
+    const OTHERS: [&str; 7] = [
+        "tokenizer.model",
+        "spiece.model",
+        "vocab.json",
+        "merges.txt",
+        "vocab.txt",
+        "tekken.json",
+        "tiktoken.model",
+    ];
     let found: Vec<&str> = OTHERS.into_iter().filter(|name| files.get(name).is_some()).collect();
     let found = match found.is_empty() {
         true => "no other tokenizer file either".to_owned(),
@@ -130,8 +139,12 @@ fn class_pipeline(tokenizer: &mut Value, config: &Map<String, Value>, model_type
         return;
     }
     match class.trim_end_matches("Fast") {
-        "LlamaTokenizer" if follows_llama_class(model_type) && !has_byte_level(tokenizer) => llama(tokenizer, config),
-        "Qwen2Tokenizer" if model_type.is_none_or(|kind| kind.starts_with("qwen")) => qwen2(tokenizer, config),
+        "LlamaTokenizer" if follows_llama_class(model_type) && !has_byte_level(tokenizer) => {
+            llama(tokenizer, config)
+        }
+        "Qwen2Tokenizer" if model_type.is_none_or(|kind| kind.starts_with("qwen")) => {
+            qwen2(tokenizer, config)
+        }
         _ => {}
     }
 }
@@ -146,7 +159,9 @@ fn follows_llama_class(model_type: Option<&str>) -> bool {
 fn has_byte_level(tokenizer: &Value) -> bool {
     fn holds(part: &Value) -> bool {
         match part {
-            Value::Object(object) => object.get("type").is_some_and(|kind| kind == "ByteLevel") || object.values().any(holds),
+            Value::Object(object) => {
+                object.get("type").is_some_and(|kind| kind == "ByteLevel") || object.values().any(holds)
+            }
             Value::Array(parts) => parts.iter().any(holds),
             _ => false,
         }
@@ -172,7 +187,8 @@ fn llama(tokenizer: &mut Value, config: &Map<String, Value>) {
         decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
     }
     tokenizer["normalizer"] = Value::Null;
-    tokenizer["pre_tokenizer"] = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false});
+    tokenizer["pre_tokenizer"] =
+        json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false});
     tokenizer["decoder"] = json!({"type": "Sequence", "decoders": decoders});
     let model = &mut tokenizer["model"];
     model["fuse_unk"] = json!(true);
@@ -184,13 +200,15 @@ fn llama(tokenizer: &mut Value, config: &Map<String, Value>) {
 /// `Qwen2Tokenizer`: byte-level, NFC, digits one by one.
 fn qwen2(tokenizer: &mut Value, config: &Map<String, Value>) {
     let prefix = config.get("add_prefix_space").and_then(Value::as_bool).unwrap_or(false);
-    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": false});
+    let byte_level =
+        json!({"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": false});
     tokenizer["normalizer"] = json!({"type": "NFC"});
     tokenizer["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
         {"type": "Split", "pattern": {"Regex": QWEN2_SPLIT}, "behavior": "Isolated", "invert": false},
         byte_level,
     ]});
-    tokenizer["decoder"] = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+    tokenizer["decoder"] =
+        json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
     let model = &mut tokenizer["model"];
     model["unk_token"] = Value::Null;
     model["fuse_unk"] = json!(false);
@@ -223,11 +241,17 @@ fn named_tokens(files: &ModelFiles, config: &Map<String, Value>) -> Result<Map<S
 
 /// Tokens of the config that the file lacks are added, and named tokens are made special. A named token that is no
 /// token at all is left out: it would get an id that the model has no row for.
-fn add_config_tokens(inner: &mut Tokenizer, config: &Map<String, Value>, named: &Map<String, Value>) -> Result<(), LoadError> {
+fn add_config_tokens(
+    inner: &mut Tokenizer,
+    config: &Map<String, Value>,
+    named: &Map<String, Value>,
+) -> Result<(), LoadError> {
     let broken = |error| corrupt(CONFIG_FILE, error);
     let mut declared: Vec<(u32, AddedToken)> = Vec::new();
     for (id, token) in config.get("added_tokens_decoder").and_then(Value::as_object).into_iter().flatten() {
-        let id = id.parse().map_err(|_| corrupt(CONFIG_FILE, format!("added_tokens_decoder: `{id}` is not a token id")))?;
+        let id = id
+            .parse()
+            .map_err(|_| corrupt(CONFIG_FILE, format!("added_tokens_decoder: `{id}` is not a token id")))?;
         if let Some(token) = added_token(token) {
             declared.push((id, token));
         }

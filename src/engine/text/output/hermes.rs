@@ -7,13 +7,11 @@
 
 use candlewick_protocol::Delta;
 
+use super::json_scan::{Scan, Scanned};
 use super::{Deltas, partial_tag};
 
 pub(super) const OPEN: &str = "<tool_call>";
 pub(super) const CLOSE: &str = "</tool_call>";
-
-/// JSON nested deeper than this is not read as a call.
-const MAX_DEPTH: usize = 128;
 
 /// Tells tool calls from text.
 pub(super) struct HermesParser {
@@ -72,24 +70,6 @@ enum Field {
     /// Arguments in another form: a text that holds JSON, or `null`.
     OtherArguments,
     Other,
-}
-
-/// Finds the end of one JSON value.
-#[derive(Default)]
-struct Scan {
-    /// The brackets that are open, by what closes them.
-    open: Vec<char>,
-    in_text: bool,
-    is_escaped: bool,
-}
-
-enum Scanned {
-    Inside,
-    /// The character ends the value and belongs to it.
-    Ends,
-    /// The value ended before the character.
-    Ended,
-    Bad,
 }
 
 /// What became of a character.
@@ -209,7 +189,11 @@ impl HermesParser {
         call.is_announced = true;
         call.raw.clear();
         if self.is_told(index) {
-            deltas.push(Delta::ToolCall { index, id: call_id(self.call_id_seed, index), name: std::mem::take(&mut call.text) });
+            deltas.push(Delta::ToolCall {
+                index,
+                id: call_id(self.call_id_seed, index),
+                name: std::mem::take(&mut call.text),
+            });
         }
         let waiting = std::mem::take(&mut call.waiting);
         self.tell_arguments(call, waiting, deltas);
@@ -266,7 +250,7 @@ impl Call {
         if self.place == Place::Closing {
             return self.read_close(char);
         }
-        if char == '<' && !self.scan.in_text && self.place != Place::Key {
+        if char == '<' && !self.scan.is_in_text() && self.place != Place::Key {
             self.num_close = 1;
             self.place = Place::Closing;
             return Read::Taken;
@@ -360,38 +344,6 @@ impl Call {
         }
         self.num_close += 1;
         if self.num_close == CLOSE.len() { Read::Closed } else { Read::Taken }
-    }
-}
-
-impl Scan {
-    fn read(&mut self, char: char) -> Scanned {
-        if self.in_text {
-            match char {
-                _ if self.is_escaped => self.is_escaped = false,
-                '\\' => self.is_escaped = true,
-                '"' => {
-                    self.in_text = false;
-                    return if self.open.is_empty() { Scanned::Ends } else { Scanned::Inside };
-                }
-                _ => {}
-            }
-            return Scanned::Inside;
-        }
-        match char {
-            '"' => self.in_text = true,
-            '{' => self.open.push('}'),
-            '[' => self.open.push(']'),
-            '}' | ']' => match self.open.pop() {
-                Some(expected) if expected == char && self.open.is_empty() => return Scanned::Ends,
-                Some(expected) if expected == char => {}
-                Some(_) => return Scanned::Bad,
-                None => return Scanned::Ended,
-            },
-            ',' if self.open.is_empty() => return Scanned::Ended,
-            char if char.is_ascii_whitespace() && self.open.is_empty() => return Scanned::Ended,
-            _ => {}
-        }
-        if self.open.len() > MAX_DEPTH { Scanned::Bad } else { Scanned::Inside }
     }
 }
 

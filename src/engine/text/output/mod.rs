@@ -4,6 +4,7 @@
 //! an answer told in pieces and an answer told at once are the same to the byte.
 
 mod hermes;
+mod json_scan;
 mod reasoning;
 #[cfg(test)]
 mod tests;
@@ -99,7 +100,9 @@ impl OutputStream {
             detokenizer: Detokenizer::new(processor, params.skip_special_tokens, shown),
             stop: StopMatcher::new(&params.stop, params.include_stop_str_in_output),
             reasoning: format.parse_reasoning.then(|| ReasoningParser::new(format.starts_in_reasoning)),
-            tools: syntax.map(|ToolSyntax::Hermes| HermesParser::new(format.call_id_seed, format.only_first_tool_call)),
+            tools: syntax.map(|ToolSyntax::Hermes| {
+                HermesParser::new(format.call_id_seed, format.only_first_tool_call)
+            }),
             num_reasoning_tokens: 0,
             is_stopped: false,
         }
@@ -189,10 +192,12 @@ impl Deltas {
             return;
         }
         match (self.0.last_mut(), delta) {
-            (Some(Delta::Text(old)), Delta::Text(new)) | (Some(Delta::Reasoning(old)), Delta::Reasoning(new)) => old.push_str(&new),
-            (Some(Delta::ToolArguments { index, fragment }), Delta::ToolArguments { index: same, fragment: new })
-                if *index == same =>
-            {
+            (Some(Delta::Text(old)), Delta::Text(new))
+            | (Some(Delta::Reasoning(old)), Delta::Reasoning(new)) => old.push_str(&new),
+            (
+                Some(Delta::ToolArguments { index, fragment }),
+                Delta::ToolArguments { index: same, fragment: new },
+            ) if *index == same => {
                 fragment.push_str(&new);
             }
             (_, delta) => self.0.push(delta),

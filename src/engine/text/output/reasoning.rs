@@ -104,10 +104,16 @@ impl ReasoningParser {
                 let reasoning = self.held[..end].to_owned();
                 self.held.drain(..next);
                 self.state = state;
-                Some(Segment::Reasoning(if state == State::Closed { reasoning.trim_end_matches('\n').into() } else { reasoning }))
-                    .filter(|segment| *segment != Segment::Reasoning(String::new()))
+                Some(Segment::Reasoning(if state == State::Closed {
+                    reasoning.trim_end_matches('\n').into()
+                } else {
+                    reasoning
+                }))
+                .filter(|segment| *segment != Segment::Reasoning(String::new()))
             }
-            State::Answer => Some(std::mem::take(&mut self.held)).filter(|text| !text.is_empty()).map(Segment::Answer),
+            State::Answer => {
+                Some(std::mem::take(&mut self.held)).filter(|text| !text.is_empty()).map(Segment::Answer)
+            }
         }
     }
 

@@ -61,8 +61,14 @@ fn reasoning_loses_its_tags_and_the_line_ends_around_them() {
 
 #[test]
 fn calls_are_read_in_either_order_of_keys_and_as_often_as_they_come() {
-    check("<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"}\\\"</tool_call>\"}}\n</tool_call>", "#0 f({\"a\": \"}\\\"</tool_call>\"})");
-    check("Look:\n\n<tool_call>{\"arguments\": {\"b\": [1]}, \"name\": \"g\"}</tool_call>\n<tool_call>{\"name\":\"h\",\"arguments\":{}}</tool_call>\n done ", "Look:#0 g({\"b\": [1]})#1 h({})done ");
+    check(
+        "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"}\\\"</tool_call>\"}}\n</tool_call>",
+        "#0 f({\"a\": \"}\\\"</tool_call>\"})",
+    );
+    check(
+        "Look:\n\n<tool_call>{\"arguments\": {\"b\": [1]}, \"name\": \"g\"}</tool_call>\n<tool_call>{\"name\":\"h\",\"arguments\":{}}</tool_call>\n done ",
+        "Look:#0 g({\"b\": [1]})#1 h({})done ",
+    );
 }
 
 #[test]
@@ -70,7 +76,10 @@ fn arguments_that_are_no_object_become_one_where_they_can() {
     check("<tool_call>{\"name\": \"f\"}</tool_call>", "#0 f({})");
     check("<tool_call>{\"name\": \"f\", \"arguments\": null}</tool_call>", "#0 f({})");
     check("<tool_call>{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": 1}\"}</tool_call>", "#0 f({\"a\": 1})");
-    check("<tool_call>{\"name\": \"f\", \"parameters\": {\"a\": 1}, \"x\": [2]}</tool_call>", "#0 f({\"a\": 1})");
+    check(
+        "<tool_call>{\"name\": \"f\", \"parameters\": {\"a\": 1}, \"x\": [2]}</tool_call>",
+        "#0 f({\"a\": 1})",
+    );
 }
 
 #[test]
@@ -101,7 +110,10 @@ fn a_call_that_breaks_off_is_closed_as_it_is() {
     check("<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"b", "#0 f({\"a\": \"b)");
     check("<tool_call>{\"name\": \"f\", \"argu", "#0 f({})");
     check("<tool_call>{\"name\": \"f\"; oops}</tool_call>", "#0 f({}); oops}</tool_call>");
-    check("<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": ]}</tool_call>", "#0 f({\"a\": )]}</tool_call>");
+    check(
+        "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": ]}</tool_call>",
+        "#0 f({\"a\": )]}</tool_call>",
+    );
 }
 
 #[test]
@@ -126,7 +138,11 @@ fn call_ids_are_distinct_and_come_again_with_the_seed() {
     let first = ids(1);
     assert_eq!(first, ids(1));
     assert!(first[0] != first[1] && !ids(2).contains(&first[0]));
-    assert!(first[0].strip_prefix("call_").is_some_and(|hex| hex.len() == 24 && hex.chars().all(|char| char.is_ascii_hexdigit())));
+    assert!(
+        first[0]
+            .strip_prefix("call_")
+            .is_some_and(|hex| hex.len() == 24 && hex.chars().all(|char| char.is_ascii_hexdigit()))
+    );
 }
 
 proptest! {

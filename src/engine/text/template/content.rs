@@ -56,7 +56,8 @@ pub(super) fn detect(source: &str) -> ContentFormat {
     let wants_parts = statements.iter().filter_map(|text| for_loop(text)).any(|(_, iterated)| {
         is_content(iterated, &messages, &conversations) || is_access(iterated, &contents)
     });
-    let asks = [" is string", " is not string", " is mapping", " is iterable", " is not iterable", " is sequence"];
+    let asks =
+        [" is string", " is not string", " is mapping", " is iterable", " is not iterable", " is sequence"];
     match wants_parts {
         true => ContentFormat::Parts { accepts_text: asks.iter().any(|test| source.contains(test)) },
         false => ContentFormat::Text,
@@ -85,14 +86,18 @@ fn for_loop(text: &str) -> Option<(&str, &str)> {
 fn macro_head(text: &str) -> Option<(&str, Vec<&str>)> {
     let (name, parameters) = text.strip_prefix("macro ")?.split_once('(')?;
     let parameters = parameters.trim_end().trim_end_matches(')').split(',');
-    Some((name.trim(), parameters.map(|parameter| parameter.split('=').next().unwrap_or_default().trim()).collect()))
+    Some((
+        name.trim(),
+        parameters.map(|parameter| parameter.split('=').next().unwrap_or_default().trim()).collect(),
+    ))
 }
 
 /// The arguments of each call of a macro.
 fn calls<'a>(source: &'a str, name: &str) -> Vec<Vec<&'a str>> {
     let open = format!("{name}(");
     let ends = source.match_indices(&open).map(|(at, found)| at + found.len());
-    ends.filter_map(|start| Some(source[start..].split_once(')')?.0.split(',').map(str::trim).collect())).collect()
+    ends.filter_map(|start| Some(source[start..].split_once(')')?.0.split(',').map(str::trim).collect()))
+        .collect()
 }
 
 /// `name`, and what may follow it without being something else: a filter, a slice, a condition, the end.
@@ -102,7 +107,11 @@ fn is_access(value: &str, names: &[String]) -> bool {
 
 fn ends_access(rest: &str) -> bool {
     let rest = rest.trim_start();
-    rest.is_empty() || rest.starts_with('|') || rest.starts_with("if ") || rest.starts_with("recursive") || is_slice_of(rest)
+    rest.is_empty()
+        || rest.starts_with('|')
+        || rest.starts_with("if ")
+        || rest.starts_with("recursive")
+        || is_slice_of(rest)
 }
 
 fn is_slice_of(rest: &str) -> bool {
@@ -116,9 +125,13 @@ fn is_slice(value: &str, names: &[String]) -> bool {
 /// `message.content` or `message['content']`, where `message` is a loop's or `messages[…]`.
 fn is_content(value: &str, messages: &[String], conversations: &[String]) -> bool {
     let of_loop = messages.iter().filter_map(|name| value.strip_prefix(name.as_str()));
-    let of_index = conversations.iter().filter_map(|name| Some(value.strip_prefix(name.as_str())?.strip_prefix('[')?.split_once(']')?.1));
+    let of_index = conversations
+        .iter()
+        .filter_map(|name| Some(value.strip_prefix(name.as_str())?.strip_prefix('[')?.split_once(']')?.1));
     of_loop.chain(of_index).any(|rest| {
-        [".content", "['content']", "[\"content\"]"].iter().any(|access| rest.strip_prefix(access).is_some_and(ends_access))
+        [".content", "['content']", "[\"content\"]"]
+            .iter()
+            .any(|access| rest.strip_prefix(access).is_some_and(ends_access))
     })
 }
 
@@ -132,12 +145,30 @@ mod tests {
         let lenient = ContentFormat::Parts { accepts_text: true };
         for (source, format) in [
             ("{% for m in messages %}{{ m.content }}{% endfor %}", ContentFormat::Text),
-            ("{% for m in messages %}{% for p in m['content'] %}{{ p.text }}{% endfor %}{% endfor %}", strict),
-            ("{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content if p.text %}{% endfor %}{% endif %}{% endfor %}", lenient),
-            ("{% set rest = messages[1:] %}{%- for m in rest %}{%- set c = m['content'] -%}{% for p in c | list %}{% endfor %}{% endfor %}", strict),
-            ("{% macro show(content, n=1) %}{% for p in content %}{% endfor %}{% endmacro %}{% for m in messages %}{{ show(m.content, 2) }}{% endfor %}", strict),
-            ("{% for m in messages %}{% for w in m.content.split(' ') %}{% endfor %}{% endfor %}", ContentFormat::Text),
-            ("{% for m in messages %}{% for t in m.tool_calls %}{% endfor %}{% endfor %}", ContentFormat::Text),
+            (
+                "{% for m in messages %}{% for p in m['content'] %}{{ p.text }}{% endfor %}{% endfor %}",
+                strict,
+            ),
+            (
+                "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content if p.text %}{% endfor %}{% endif %}{% endfor %}",
+                lenient,
+            ),
+            (
+                "{% set rest = messages[1:] %}{%- for m in rest %}{%- set c = m['content'] -%}{% for p in c | list %}{% endfor %}{% endfor %}",
+                strict,
+            ),
+            (
+                "{% macro show(content, n=1) %}{% for p in content %}{% endfor %}{% endmacro %}{% for m in messages %}{{ show(m.content, 2) }}{% endfor %}",
+                strict,
+            ),
+            (
+                "{% for m in messages %}{% for w in m.content.split(' ') %}{% endfor %}{% endfor %}",
+                ContentFormat::Text,
+            ),
+            (
+                "{% for m in messages %}{% for t in m.tool_calls %}{% endfor %}{% endfor %}",
+                ContentFormat::Text,
+            ),
         ] {
             assert_eq!(detect(source), format, "{source}");
         }

@@ -65,7 +65,8 @@ fn trim(value: &Value, chars: Option<&str>, kwargs: Kwargs) -> Result<String, Er
     let named: Option<String> = kwargs.get("chars")?;
     kwargs.assert_all_used()?;
     let chars = chars.map(str::to_owned).or(named);
-    let is_cut = |char: char| chars.as_ref().map_or_else(|| python::is_space(char), |chars| chars.contains(char));
+    let is_cut =
+        |char: char| chars.as_ref().map_or_else(|| python::is_space(char), |chars| chars.contains(char));
     Ok(python::str(value).trim_matches(is_cut).to_owned())
 }
 
@@ -83,7 +84,8 @@ fn raise_exception(message: &Value) -> Result<Value, Error> {
 /// The local time, by a format of C's `strftime`.
 fn strftime_now(format: &str) -> Result<String, Error> {
     let mut text = String::new();
-    fmt::Write::write_fmt(&mut text, format_args!("{}", chrono::Local::now().format(format)))
-        .map_err(|_| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: bad format `{format}`")))?;
+    fmt::Write::write_fmt(&mut text, format_args!("{}", chrono::Local::now().format(format))).map_err(
+        |_| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: bad format `{format}`")),
+    )?;
     Ok(text)
 }

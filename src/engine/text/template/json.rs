@@ -23,7 +23,9 @@ pub(super) fn tojson(value: &Value, positional: Rest<Value>, kwargs: Kwargs) -> 
         ValueKind::String => Some(indent.as_str().unwrap_or_default().to_owned()),
         _ => Some(" ".repeat(usize::try_from(indent.clone()).unwrap_or(0).min(MAX_INDENT))),
     };
-    let separator = |index: usize| separators.get_item_by_index(index).ok().and_then(|text| Some(text.as_str()?.to_owned()));
+    let separator = |index: usize| {
+        separators.get_item_by_index(index).ok().and_then(|text| Some(text.as_str()?.to_owned()))
+    };
     let comma = if indent.is_some() { "," } else { ", " };
     let mut writer = Writer {
         out: String::new(),
@@ -158,10 +160,18 @@ fn key_text(key: &Value) -> Result<String, Error> {
         ValueKind::None => "null".into(),
         ValueKind::Bool => if key.is_true() { "true" } else { "false" }.into(),
         ValueKind::Number => number(key),
-        _ => return Err(Error::new(ErrorKind::InvalidOperation, "keys must be str, int, float, bool or None")),
+        _ => {
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                "keys must be str, int, float, bool or None",
+            ));
+        }
     })
 }
 
 fn not_serializable(value: &Value) -> Error {
-    Error::new(ErrorKind::InvalidOperation, format!("a value of type {} is not JSON serializable", value.kind()))
+    Error::new(
+        ErrorKind::InvalidOperation,
+        format!("a value of type {} is not JSON serializable", value.kind()),
+    )
 }

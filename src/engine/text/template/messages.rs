@@ -46,7 +46,9 @@ fn content(content: &Content, format: ContentFormat) -> Value {
     match (content, format) {
         (Content::Text(text), ContentFormat::Parts { accepts_text: false }) => json!([text_part(text)]),
         (Content::Text(text), _) => json!(text),
-        (Content::Parts(parts), ContentFormat::Parts { .. }) => parts.iter().map(|part| text_part(text_of(part))).collect(),
+        (Content::Parts(parts), ContentFormat::Parts { .. }) => {
+            parts.iter().map(|part| text_part(text_of(part))).collect()
+        }
         (Content::Parts(parts), ContentFormat::Text) => {
             let texts: Vec<&str> = parts.iter().map(text_of).collect();
             json!(texts.join("\n"))

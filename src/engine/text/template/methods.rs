@@ -1,7 +1,7 @@
 //! Python's methods on text, lists and dictionaries, as far as chat templates call them.
 //!
 //! `minijinja-contrib` has most; here are those it lacks, and those where it differs from Python: what counts as space,
-//! `split` with keywords, `splitlines`.
+//! `split` with keywords, `splitlines`, `title`.
 
 use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
@@ -10,7 +10,12 @@ use minijinja_contrib::pycompat;
 use super::python::is_space;
 
 /// Answers a method call that the value itself does not know.
-pub(super) fn call(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+pub(super) fn call(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
     let own = match value.as_str() {
         Some(text) => on_text(text, method, args)?,
         None => on_container(value, method, args)?,
@@ -36,11 +41,19 @@ fn on_text(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Er
         }
         "partition" => {
             let (separator,): (&str,) = from_args(args)?;
-            three(text.split_once(separator).map(|(head, tail)| [head, separator, tail]).unwrap_or([text, "", ""]))
+            three(
+                text.split_once(separator)
+                    .map(|(head, tail)| [head, separator, tail])
+                    .unwrap_or([text, "", ""]),
+            )
         }
         "rpartition" => {
             let (separator,): (&str,) = from_args(args)?;
-            three(text.rsplit_once(separator).map(|(head, tail)| [head, separator, tail]).unwrap_or(["", "", text]))
+            three(
+                text.rsplit_once(separator)
+                    .map(|(head, tail)| [head, separator, tail])
+                    .unwrap_or(["", "", text]),
+            )
         }
         "split" | "rsplit" => split(text, args, method == "rsplit")?,
         "splitlines" => {
@@ -49,8 +62,14 @@ fn on_text(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Er
         }
         "index" => {
             let (part,): (&str,) = from_args(args)?;
-            let at = text.find(part).ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "substring not found"))?;
+            let at = text
+                .find(part)
+                .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "substring not found"))?;
             Value::from(text[..at].chars().count())
+        }
+        "title" => {
+            let () = from_args(args)?;
+            Value::from(title(text))
         }
         "casefold" => Value::from(text.to_lowercase()),
         "swapcase" => Value::from(text.chars().flat_map(swap_case).collect::<String>()),
@@ -90,7 +109,10 @@ fn on_container(value: &Value, method: &str, args: &[Value]) -> Result<Option<Va
             let at = value.try_iter()?.position(|other| other == *item);
             Value::from(at.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "value is not in list"))?)
         }
-        (ValueKind::Seq, "append" | "extend" | "insert" | "pop" | "remove" | "sort" | "reverse" | "clear")
+        (
+            ValueKind::Seq,
+            "append" | "extend" | "insert" | "pop" | "remove" | "sort" | "reverse" | "clear",
+        )
         | (ValueKind::Map, "update" | "pop" | "popitem" | "setdefault" | "clear") => {
             let why = format!("`{method}` would change a value, which chat templates may not");
             return Err(Error::new(ErrorKind::InvalidOperation, why));
@@ -114,13 +136,16 @@ fn split(text: &str, args: &[Value], from_end: bool) -> Result<Value, Error> {
         None => kwargs.get::<Option<Value>>(name),
     };
     let separator = argument(0, "sep")?.filter(|value| !value.is_none());
-    let max = argument(1, "maxsplit")?.and_then(|value| usize::try_from(value).ok()).unwrap_or(usize::MAX - 1);
+    let max =
+        argument(1, "maxsplit")?.and_then(|value| usize::try_from(value).ok()).unwrap_or(usize::MAX - 1);
     kwargs.assert_all_used()?;
     let mut parts: Vec<&str> = match &separator {
         None => split_at_space(text, max, from_end),
         Some(separator) => {
             let separator = separator.as_str().filter(|text| !text.is_empty());
-            let separator = separator.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "the separator of split must be text, and not empty"))?;
+            let separator = separator.ok_or_else(|| {
+                Error::new(ErrorKind::InvalidOperation, "the separator of split must be text, and not empty")
+            })?;
             match from_end {
                 true => text.rsplitn(max + 1, separator).collect(),
                 false => text.splitn(max + 1, separator).collect(),
@@ -143,7 +168,8 @@ fn split_at_space(text: &str, max: usize, from_end: bool) -> Vec<&str> {
             break;
         }
         if from_end {
-            let start = rest.rfind(is_space).map_or(0, |at| at + rest[at..].chars().next().map_or(0, char::len_utf8));
+            let start =
+                rest.rfind(is_space).map_or(0, |at| at + rest[at..].chars().next().map_or(0, char::len_utf8));
             words.push(&rest[start..]);
             rest = rest[..start].trim_end_matches(is_space);
         } else {
@@ -156,12 +182,21 @@ fn split_at_space(text: &str, max: usize, from_end: bool) -> Vec<&str> {
 }
 
 fn lines(text: &str, keep_ends: bool) -> Vec<&str> {
-    let is_end = |char| matches!(char, '\n' | '\r' | '\u{B}' | '\u{C}' | '\u{1C}'..='\u{1E}' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let is_end = |char| {
+        matches!(
+            char,
+            '\n' | '\r' | '\u{B}' | '\u{C}' | '\u{1C}'..='\u{1E}' | '\u{85}' | '\u{2028}' | '\u{2029}'
+        )
+    };
     let mut lines = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
         let end = rest.find(is_end).unwrap_or(rest.len());
-        let ending = if rest[end..].starts_with("\r\n") { 2 } else { rest[end..].chars().next().map_or(0, char::len_utf8) };
+        let ending = if rest[end..].starts_with("\r\n") {
+            2
+        } else {
+            rest[end..].chars().next().map_or(0, char::len_utf8)
+        };
         lines.push(if keep_ends { &rest[..end + ending] } else { &rest[..end] });
         rest = &rest[end + ending..];
     }
@@ -174,6 +209,20 @@ fn missing(text: &str, width: usize) -> Result<usize, Error> {
         return Err(Error::new(ErrorKind::InvalidOperation, "the width is too large"));
     }
     Ok(width.saturating_sub(text.chars().count()))
+}
+
+/// A capital after whatever is no letter, small letters after letters.
+fn title(text: &str) -> String {
+    let mut is_inside = false;
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        match is_inside {
+            true => out.extend(char.to_lowercase()),
+            false => out.extend(char.to_uppercase()),
+        }
+        is_inside = char.is_lowercase() || char.is_uppercase();
+    }
+    out
 }
 
 fn swap_case(char: char) -> Vec<char> {

@@ -63,7 +63,8 @@ impl ChatTemplates {
             found.push((DEFAULT.into(), source));
         }
         for file in files.files.keys() {
-            let name = file.strip_prefix("additional_chat_templates/").and_then(|name| name.strip_suffix(".jinja"));
+            let name =
+                file.strip_prefix("additional_chat_templates/").and_then(|name| name.strip_suffix(".jinja"));
             let Some(name) = name else { continue };
             found.extend(files.text(file)?.map(|source| (name.into(), source)));
         }
@@ -81,7 +82,10 @@ impl ChatTemplates {
         let mut env = environment::environment();
         let mut templates = Vec::new();
         for (name, source) in found {
-            let broken = env.add_template_owned(name.clone(), source::prepare(&source)).err().map(|error| error.to_string());
+            let broken = env
+                .add_template_owned(name.clone(), source::prepare(&source))
+                .err()
+                .map(|error| error.to_string());
             if let Some(why) = &broken {
                 tracing::warn!(template = name, why, "a chat template cannot be parsed");
             }
@@ -96,7 +100,11 @@ impl ChatTemplates {
     }
 
     /// Renders a conversation. `variables` are the special tokens and the server's template arguments.
-    pub(crate) fn render(&self, prompt: &ChatPrompt, variables: Map<String, Value>) -> Result<String, Failure> {
+    pub(crate) fn render(
+        &self,
+        prompt: &ChatPrompt,
+        variables: Map<String, Value>,
+    ) -> Result<String, Failure> {
         let template = self.choose(prompt)?;
         let knows_developer = template.source.contains("developer");
         let mut messages = messages::values(&prompt.messages, template.format, knows_developer);
@@ -138,7 +146,9 @@ impl ChatTemplates {
         })?;
         match &template.broken {
             Some(why) => {
-                let message = format!("this model's chat template cannot be parsed ({why}); start the server with --chat-template to give it another");
+                let message = format!(
+                    "this model's chat template cannot be parsed ({why}); start the server with --chat-template to give it another"
+                );
                 Err(Failure::new(ErrorKind::Unsupported, message).with_param("messages"))
             }
             None => Ok(template),
@@ -146,7 +156,8 @@ impl ChatTemplates {
     }
 
     fn run(&self, template: &Template, context: Map<String, Value>) -> Result<String, Failure> {
-        let compiled = self.env.get_template(&template.name).expect("templates that are not broken were added");
+        let compiled =
+            self.env.get_template(&template.name).expect("templates that are not broken were added");
         let mut out = Limited { bytes: Vec::new() };
         let context = minijinja::Value::from(minijinja::value::Serde(context));
         // minijinja 3.0 indexes out of bounds for some slices (`''[::-1]`), and a template is a stranger's.
@@ -155,7 +166,8 @@ impl ChatTemplates {
             Ok(Ok(())) => Ok(String::from_utf8(out.bytes).expect("templates write text")),
             Ok(Err(error)) => Err(failure(&error)),
             Err(_) => {
-                let message = "the model's chat template failed on this conversation: the template engine broke";
+                let message =
+                    "the model's chat template failed on this conversation: the template engine broke";
                 Err(Failure::invalid("messages", message))
             }
         }
@@ -186,7 +198,9 @@ fn named_sources(value: &Value) -> Vec<(String, String)> {
     let pair = |name: &str, source: &Value| Some((name.to_owned(), source.as_str()?.to_owned()));
     match value {
         Value::String(source) => vec![(DEFAULT.into(), source.clone())],
-        Value::Array(list) => list.iter().filter_map(|item| pair(item["name"].as_str()?, &item["template"])).collect(),
+        Value::Array(list) => {
+            list.iter().filter_map(|item| pair(item["name"].as_str()?, &item["template"])).collect()
+        }
         Value::Object(map) => map.iter().filter_map(|(name, source)| pair(name, source)).collect(),
         _ => Vec::new(),
     }
@@ -197,12 +211,17 @@ fn failure(error: &minijinja::Error) -> Failure {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = cause {
         if let Some(Raised(words)) = inner.downcast_ref::<Raised>() {
-            return Failure::invalid("messages", format!("the model's chat template refuses this conversation: {words}"));
+            return Failure::invalid(
+                "messages",
+                format!("the model's chat template refuses this conversation: {words}"),
+            );
         }
         cause = inner.source();
     }
     let message = match error.kind() {
-        minijinja::ErrorKind::OutOfFuel => "the model's chat template took too long on this conversation".to_owned(),
+        minijinja::ErrorKind::OutOfFuel => {
+            "the model's chat template took too long on this conversation".to_owned()
+        }
         _ => format!("the model's chat template failed on this conversation: {error}"),
     };
     Failure::invalid("messages", message)
@@ -230,7 +249,8 @@ fn mark_continued(messages: &mut [Value], template: &Template) -> Result<String,
 /// Cuts a rendered prompt after the text that is continued.
 fn cut_continued(mut rendered: String, text: &str) -> Result<String, Failure> {
     let tag = CONTINUE_TAG.trim_end();
-    let (Some(at), true) = (rendered.rfind(tag), rendered.contains(text.trim_matches(python::is_space))) else {
+    let (Some(at), true) = (rendered.rfind(tag), rendered.contains(text.trim_matches(python::is_space)))
+    else {
         let why = "the final message does not appear in the prompt as it was sent: the model's chat template changes it, so it cannot be continued";
         return Err(Failure::invalid("continue_final_message", why));
     };

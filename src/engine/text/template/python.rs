@@ -104,7 +104,14 @@ fn is_printable(char: char) -> bool {
 /// `repr` of a float: the shortest digits that read back the same, with an exponent below 1e-4 and from 1e16 on.
 pub(super) fn float(number: f64) -> String {
     if !number.is_finite() {
-        return if number.is_nan() { "nan" } else if number > 0.0 { "inf" } else { "-inf" }.into();
+        return if number.is_nan() {
+            "nan"
+        } else if number > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .into();
     }
     let scientific = format!("{number:e}");
     let (digits, exponent) = scientific.split_once('e').expect("the format has an exponent");
@@ -145,7 +152,9 @@ mod tests {
 
     #[test]
     fn containers_print_as_in_python() {
-        let value = Value::from(minijinja::value::Serde(serde_json::json!({"a": [1, 2.5, null, true, "it's"], "b": "q\"'\n\u{200b}"})));
+        let value = Value::from(minijinja::value::Serde(
+            serde_json::json!({"a": [1, 2.5, null, true, "it's"], "b": "q\"'\n\u{200b}"}),
+        ));
         assert_eq!(str(&value), "{'a': [1, 2.5, None, True, \"it's\"], 'b': 'q\"\\'\\n\\u200b'}");
         let many: Vec<i64> = (0..500).collect();
         assert!(str(&Value::from(many)).ends_with(" 498, 499]"));

@@ -90,14 +90,16 @@ mod tests {
 
     #[test]
     fn generation_blocks_keep_their_trim_marks() {
-        let source = "{# {% generation %} #}{{ '{% generation %}' }}\r\n{%- generation -%}x{%+ endgeneration %}";
+        let source =
+            "{# {% generation %} #}{{ '{% generation %}' }}\r\n{%- generation -%}x{%+ endgeneration %}";
         let expected = "{# {% generation %} #}{{ '{% generation %}' }}\n{%- with -%}x{%+ endwith %}";
         assert_eq!(prepare(source), expected);
     }
 
     #[test]
     fn statements_are_found_between_quotes_comments_and_raw_text() {
-        let source = "{% if a == '%}' %}{# it's {% x %} #}{{ \"{% y %}\" }}{% raw %}{% z %}{% endraw %}{%- endif -%}";
+        let source =
+            "{% if a == '%}' %}{# it's {% x %} #}{{ \"{% y %}\" }}{% raw %}{% z %}{% endraw %}{%- endif -%}";
         let texts: Vec<&str> = statements(source).into_iter().map(|statement| statement.text).collect();
         assert_eq!(texts, ["if a == '%}'", "endif"]);
     }

@@ -42,13 +42,16 @@ fn chat(conversation: &Value) -> ChatPrompt {
 }
 
 fn has_parts(conversation: &Value) -> bool {
-    conversation["messages"].as_array().is_some_and(|messages| messages.iter().any(|message| message["content"].is_array()))
+    conversation["messages"]
+        .as_array()
+        .is_some_and(|messages| messages.iter().any(|message| message["content"].is_array()))
 }
 
 #[test]
 fn templates_render_as_in_transformers() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/templates/cases.json");
-    let cases: Value = serde_json::from_slice(&std::fs::read(path).expect("the fixture is there")).expect("JSON");
+    let cases: Value =
+        serde_json::from_slice(&std::fs::read(path).expect("the fixture is there")).expect("JSON");
     let variables = cases["variables"].as_object().expect("an object");
     let mut num_equal = 0;
     let mut wrong = Vec::new();
@@ -66,7 +69,9 @@ fn templates_render_as_in_transformers() {
             }
             match templates.render(&chat(conversation), variables.clone()) {
                 Ok(rendered) if rendered == expected => num_equal += 1,
-                Ok(rendered) => wrong.push(format!("{name}/{key}:\n  ours   {rendered:?}\n  theirs {expected:?}")),
+                Ok(rendered) => {
+                    wrong.push(format!("{name}/{key}:\n  ours   {rendered:?}\n  theirs {expected:?}"))
+                }
                 Err(failure) => wrong.push(format!("{name}/{key}: {failure}\n  theirs {expected:?}")),
             }
         }
@@ -77,7 +82,11 @@ fn templates_render_as_in_transformers() {
 
 fn hello() -> ChatPrompt {
     ChatPrompt {
-        messages: vec![Message { role: "user".into(), content: Some(Content::Text("Hi".into())), ..Message::default() }],
+        messages: vec![Message {
+            role: "user".into(),
+            content: Some(Content::Text("Hi".into())),
+            ..Message::default()
+        }],
         add_generation_prompt: true,
         ..ChatPrompt::default()
     }
@@ -116,7 +125,8 @@ fn parts_are_joined_for_a_template_that_takes_text() {
     let mut prompt = hello();
     prompt.messages[0].content = Some(Content::Parts(parts.into()));
     assert_eq!(render("{% for m in messages %}{{ m.content }}{% endfor %}", &prompt), Ok("one\ntwo".into()));
-    let listing = "{% for m in messages %}{% for p in m.content %}[{{ p.type }} {{ p.text }}]{% endfor %}{% endfor %}";
+    let listing =
+        "{% for m in messages %}{% for p in m.content %}[{{ p.type }} {{ p.text }}]{% endfor %}{% endfor %}";
     assert_eq!(render(listing, &prompt), Ok("[text one][text two]".into()));
     assert_eq!(render(listing, &hello()), Ok("[text Hi]".into()));
 }
@@ -148,10 +158,13 @@ fn named_templates_are_chosen_by_what_the_request_brings() {
     let with_tools = ChatPrompt { tools: vec![json!({})], ..hello() };
     let with_documents = ChatPrompt { documents: Some(Vec::new()), ..hello() };
     let templates = named(&["default", "tool_use", "rag"]);
-    for (prompt, expected) in [(&hello(), "by default"), (&with_tools, "by tool_use"), (&with_documents, "by rag")] {
+    for (prompt, expected) in
+        [(&hello(), "by default"), (&with_tools, "by tool_use"), (&with_documents, "by rag")]
+    {
         assert_eq!(templates.render(prompt, Map::new()), Ok(expected.into()));
     }
-    let failure = named(&["tool_use", "rag"]).render(&hello(), Map::new()).expect_err("none is for conversations");
+    let failure =
+        named(&["tool_use", "rag"]).render(&hello(), Map::new()).expect_err("none is for conversations");
     assert!(failure.message.contains("tool_use, rag"), "{failure}");
 }
 
@@ -169,6 +182,7 @@ fn the_final_message_is_continued_where_the_template_shows_it() {
     prompt.continue_final_message = true;
     assert_eq!(render("<{{ messages[0].content }}>", &prompt), Ok("<Hi".into()));
     assert_eq!(render("<{{ messages[0].content | trim }}>", &prompt), Ok("<Hi".into()));
-    let failure = render("<{{ messages[0].role }}{# content #}>", &prompt).expect_err("it does not show the content");
+    let failure =
+        render("<{{ messages[0].role }}{# content #}>", &prompt).expect_err("it does not show the content");
     assert_eq!(failure.param.as_deref(), Some("continue_final_message"));
 }
