@@ -1,10 +1,9 @@
 //! Log-probabilities in the two forms of OpenAI: a list of objects for chat, parallel lists for completions.
 
 use candlewick_protocol::{TokenLogprob, TopLogprob};
-use serde_json::{Map, Value};
 
 use crate::wire::chat::{ChatLogprobs, ChatTokenLogprob, ChatTopLogprob};
-use crate::wire::completions::CompletionLogprobs;
+use crate::wire::completions::{CompletionLogprobs, TopLogprobs};
 
 /// What JSON has for minus infinity, as vLLM writes it.
 const LOGPROB_MIN: f32 = -9999.0;
@@ -40,13 +39,11 @@ pub fn completion_logprobs(tokens: &[TokenLogprob], offset: &mut usize, as_ids: 
     for token in tokens {
         let text = token_text(token.token_id, &token.text, as_ids);
         lists.top_logprobs.push(token.logprob.map(|logprob| {
-            let mut likeliest = Map::new();
+            let mut likeliest = TopLogprobs::default();
             for top in &token.top {
-                // Two tokens may have one text (half characters): the likelier keeps the place.
-                let text = token_text(top.token_id, &top.text, as_ids);
-                likeliest.entry(text).or_insert_with(|| Value::from(written(top.logprob)));
+                likeliest.insert(token_text(top.token_id, &top.text, as_ids), written(top.logprob));
             }
-            likeliest.entry(text.clone()).or_insert_with(|| Value::from(written(logprob)));
+            likeliest.insert(text.clone(), written(logprob));
             likeliest
         }));
         lists.tokens.push(text);

@@ -1,7 +1,6 @@
 //! `/v1/completions`: the answer whole and in chunks, which have the same shape.
 
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
 
 use super::chat::StopReason;
 use super::usage::Usage;
@@ -55,7 +54,28 @@ pub struct CompletionLogprobs {
     /// Their log-probabilities; null for the first token of an echoed prompt.
     pub token_logprobs: Vec<Option<f32>>,
     /// The likeliest tokens with the one taken, by text.
-    pub top_logprobs: Vec<Option<Map<String, Value>>>,
+    pub top_logprobs: Vec<Option<TopLogprobs>>,
     /// Where each token begins in the choice's text, in characters.
     pub text_offset: Vec<usize>,
+}
+
+/// Log-probabilities by text, in order: `{" the": -0.5, " a": -1.25}`.
+///
+/// Kept as f32 to the end, so that a token has the same digits here and in `token_logprobs`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TopLogprobs(Vec<(String, f32)>);
+
+impl TopLogprobs {
+    /// Adds a token, unless its text is there: two tokens may have one text (half characters), and the first is likelier.
+    pub fn insert(&mut self, text: String, logprob: f32) {
+        if !self.0.iter().any(|(own, _)| *own == text) {
+            self.0.push((text, logprob));
+        }
+    }
+}
+
+impl Serialize for TopLogprobs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(text, logprob)| (text, logprob)))
+    }
 }
