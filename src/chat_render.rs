@@ -140,7 +140,7 @@ impl AnswerView {
     pub fn finish(&mut self, screen: &Screen) -> io::Result<()> {
         let reset = if std::mem::take(&mut self.is_dimmed) { RESET } else { "" };
         writeln!(io::stdout(), "{reset}")?;
-        if self.is_terminal {
+        if self.is_terminal && self.num_pieces > 0 {
             screen.remark(&self.speed(self.begun.elapsed()));
         }
         if self.finish_reason.as_deref() == Some("length") {
@@ -180,9 +180,9 @@ impl LoadView {
         }
         if self.bar.as_ref().is_none_or(|(shown, _)| shown != stage) {
             self.clear();
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.set_prefix(title(stage));
-            bar.set_style(stage_style(stage, false));
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+                .with_style(stage_style(stage, false))
+                .with_prefix(title(stage));
             bar.enable_steady_tick(Duration::from_millis(100));
             self.bar = Some((stage.clone(), bar));
         }

@@ -6,9 +6,17 @@ use tracing_subscriber::EnvFilter;
 
 use crate::settings::{LogFormat, LogSettings};
 
+/// Libraries that tell at `info` what only their authors want to know, and at `error` what we report ourselves.
+const QUIETER: &str = "actix_server=warn,hf_hub=off";
+
 /// Begins to log. Called once, by `main`; where something else logs already (a test), that is left alone.
 pub fn init(settings: &LogSettings) {
-    let filter = EnvFilter::try_new(&settings.filter).expect("settings are checked before they are used");
+    // Who asks for details, or writes directives, gets all of them.
+    let filter = match settings.filter.as_str() {
+        level @ ("error" | "warn" | "info") => format!("{level},{QUIETER}"),
+        filter => filter.to_owned(),
+    };
+    let filter = EnvFilter::try_new(filter).expect("settings are checked before they are used");
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let result = match settings.format {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).try_init(),

@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::cli::ServeArgs;
 use crate::settings::Settings;
@@ -20,7 +20,10 @@ pub async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let grace = settings.server.shutdown_grace;
     let needs_key = !settings.server.api_keys.is_empty();
-    let server = start(settings).await?;
+    let mut server = start(settings).await?;
+    if !needs_key && !server.addr().ip().is_loopback() {
+        tracing::warn!("everybody who reaches {} may use this server; --api-key KEY asks for a key", server.addr());
+    }
     // Whoever reads this may have gone; the server is there for others.
     let _ = io::stdout().write_all(announcement(&server, needs_key).as_bytes());
 
@@ -33,6 +36,7 @@ pub async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<()> {
             server.stop(Duration::ZERO).await;
             return Err(anyhow::Error::new(failure).context("the pinned model cannot be loaded"));
         }
+        why = server.http_crashed() => bail!("the HTTP server has ended: {why}"),
     }
     tokio::select! {
         () = server.stop(grace) => tracing::info!("stopped"),
@@ -43,7 +47,12 @@ pub async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<()> {
 
 /// Where the server is, and a first command for it.
 fn announcement(server: &Server, needs_key: bool) -> String {
-    let url = format!("http://{}", server.addr());
+    let mut addr = server.addr();
+    let everywhere = if addr.ip().is_unspecified() { ", and at every other address of this machine" } else { "" };
+    if addr.ip().is_unspecified() {
+        addr.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let url = format!("http://{addr}");
     let (serves, model) = match server.gateway().pinned() {
         Some(model) => (
             format!("{model}, which is being loaded ({url}/ready tells when it is there)"),
@@ -54,7 +63,7 @@ fn announcement(server: &Server, needs_key: bool) -> String {
     let key = if needs_key { " -H 'authorization: Bearer YOUR_KEY'" } else { "" };
     let body = serde_json::json!({"model": model, "messages": [{"role": "user", "content": "Hello!"}]});
     format!(
-        "candlewick {} listens at {url}\nit serves {serves}\ntry: curl {url}/v1/chat/completions -H 'content-type: \
+        "candlewick {} listens at {url}{everywhere}\nit serves {serves}\ntry: curl {url}/v1/chat/completions -H 'content-type: \
          application/json'{key} -d '{body}'\n",
         env!("CARGO_PKG_VERSION"),
     )

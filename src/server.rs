@@ -114,6 +114,15 @@ impl Server {
         }
     }
 
+    /// Waits until HTTP has ended by itself, which it should not. Returns why.
+    pub async fn http_crashed(&mut self) -> String {
+        match (&mut self.http_task).await {
+            Ok(Ok(())) => "it was stopped".into(),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
     /// Ends the server: no request is admitted any more, those in flight have `grace` to finish and then end with an
     /// error, every connection is closed. Returns when nothing of it is left.
     pub async fn stop(self, grace: Duration) {
@@ -215,7 +224,10 @@ fn read_template(path: &Path) -> Result<String, StartError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::chat_client::{ChatClient, ChatPiece, ClientError};
     use crate::settings::{FlagValue, Sources};
 
     fn settings(flags: &[(&'static str, &str)]) -> Settings {
@@ -247,6 +259,36 @@ mod tests {
         let error =
             tree_settings(&settings(&[("chat-template", name)]), 0).expect_err("it is gone").to_string();
         assert!(error.contains(name), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_built_in_model_answers_and_the_port_closes() {
+        let server = start(settings(&[("port", "0"), ("model", "candlewick/ember")])).await.expect("it starts");
+        let url = format!("http://{}", server.addr());
+        let client = ChatClient::new(&url, None).expect("a client");
+        client.check_health().await.expect("the port is open at once");
+        server.pinned_loaded().await.expect("it is part of the program");
+        let body = json!({"messages": [{"role": "user", "content": "Hello!"}], "stream": true});
+        let mut answer = client.chat(body.as_object().expect("an object")).await.expect("an answer");
+        let mut text = String::new();
+        while let Some(piece) = answer.next().await.expect("whole") {
+            if let ChatPiece::Text(more) | ChatPiece::Reasoning(more) = piece {
+                text.push_str(&more);
+            }
+        }
+        assert!(!text.is_empty());
+        server.stop(Duration::ZERO).await;
+        assert!(matches!(client.check_health().await, Err(ClientError::Unreachable { .. })));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_pinned_model_that_is_not_there_is_told_while_the_port_is_open() {
+        let server = start(settings(&[("port", "0"), ("model", "./no-such-folder")])).await.expect("it starts");
+        let failure = server.pinned_loaded().await.expect_err("it is not there");
+        assert!(failure.message.contains("no-such-folder"), "{failure}");
+        let client = ChatClient::new(format!("http://{}", server.addr()), None).expect("a client");
+        client.check_health().await.expect("it is alive, though not ready");
+        server.stop(Duration::ZERO).await;
     }
 
     #[tokio::test]
