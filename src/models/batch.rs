@@ -32,7 +32,10 @@ impl<'a> Batch<'a> {
             let end = chunk.start + chunk.token_ids.len();
             for block in &chunk.block_table[chunk.start / block_size..end.div_ceil(block_size)] {
                 if !written.insert(block.0) {
-                    return Err(refuse(chunk, format!("block {} would be written twice in one step", block.0)));
+                    return Err(refuse(
+                        chunk,
+                        format!("block {} would be written twice in one step", block.0),
+                    ));
                 }
             }
             batch.segments.push(Segment {
@@ -59,7 +62,10 @@ fn check_tokens(chunk: &Chunk, vocab_size: usize) -> Result<(), StepError> {
     let scored = chunk.prompt_logprobs.as_ref().map_or(&[][..], |asked| &asked.next_token_ids);
     if scored.len() > chunk.token_ids.len() {
         let (scored, given) = (scored.len(), chunk.token_ids.len());
-        return Err(refuse(chunk, format!("{scored} prompt tokens are to be scored after {given} computed ones")));
+        return Err(refuse(
+            chunk,
+            format!("{scored} prompt tokens are to be scored after {given} computed ones"),
+        ));
     }
     match chunk.token_ids.iter().chain(scored).find(|&&id| id as usize >= vocab_size) {
         Some(id) => Err(refuse(chunk, format!("token id {id} is not below the vocabulary of {vocab_size}"))),

@@ -27,7 +27,9 @@ impl KvCache {
             )));
         }
         let block_bytes = u64::from(shape.block_size) * bytes_per_token(num_layers, heads);
-        let bytes = block_bytes.checked_mul(u64::from(shape.num_blocks)).and_then(|bytes| usize::try_from(bytes).ok());
+        let bytes = block_bytes
+            .checked_mul(u64::from(shape.num_blocks))
+            .and_then(|bytes| usize::try_from(bytes).ok());
         let memory = bytes
             .ok_or_else(|| "more than the address space".to_owned())
             .and_then(|bytes| MmapMut::map_anon(bytes).map_err(|error| error.to_string()))
@@ -54,7 +56,9 @@ impl KvCache {
     /// The whole mapping as elements.
     fn elements(&self) -> &[f32] {
         // SAFETY: a mapping is aligned to a page, its length is a multiple of four, and every bit pattern is an f32.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.memory.len() / size_of::<f32>()) }
+        unsafe {
+            std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.memory.len() / size_of::<f32>())
+        }
     }
 
     /// The keys and values of a layer, for attention.
@@ -71,7 +75,8 @@ impl KvCache {
         let (block_size, padded_head) = (self.shape.block_size as usize, self.padded_head);
         let elements = self.memory.len() / size_of::<f32>();
         // SAFETY: as in `elements`, and the mapping is borrowed exclusively.
-        let elements = unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast::<f32>(), elements) };
+        let elements =
+            unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast::<f32>(), elements) };
         let (layer_keys, layer_values) = elements[layer * 2 * half..][..2 * half].split_at_mut(half);
         let width = num_kv_heads * head_dim;
         for segment in segments {

@@ -28,7 +28,9 @@ impl<'a> Config<'a> {
     pub(crate) fn count_if_given(self, key: &str) -> Result<Option<usize>, LoadError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         // Python writes 32.0 for 32 where a config was computed.
-        let whole = value.as_u64().or_else(|| value.as_f64().filter(|x| x.fract() == 0.0 && *x > 0.0).map(|x| x as u64));
+        let whole = value
+            .as_u64()
+            .or_else(|| value.as_f64().filter(|x| x.fract() == 0.0 && *x > 0.0).map(|x| x as u64));
         match whole {
             Some(count @ 1..) if count <= u64::from(u32::MAX) => Ok(Some(count as usize)),
             _ => Err(wrong(key, "a positive whole number", value)),
@@ -38,7 +40,10 @@ impl<'a> Config<'a> {
     /// A whole number that may be zero.
     pub(crate) fn index(self, key: &str, default: usize) -> Result<usize, LoadError> {
         let Some(value) = self.get(key) else { return Ok(default) };
-        value.as_u64().map(|index| index as usize).ok_or_else(|| wrong(key, "a whole number, zero or more", value))
+        value
+            .as_u64()
+            .map(|index| index as usize)
+            .ok_or_else(|| wrong(key, "a whole number, zero or more", value))
     }
 
     /// A number.
@@ -65,7 +70,11 @@ impl<'a> Config<'a> {
     }
 
     /// A list, if the key is there and not `null`, with something to say for each of `at_least` layers.
-    pub(crate) fn list_for_layers(self, key: &str, at_least: usize) -> Result<Option<&'a [Value]>, LoadError> {
+    pub(crate) fn list_for_layers(
+        self,
+        key: &str,
+        at_least: usize,
+    ) -> Result<Option<&'a [Value]>, LoadError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let list = value.as_array().ok_or_else(|| wrong(key, "a list", value))?;
         if list.len() < at_least {

@@ -63,7 +63,9 @@ impl ModelFactory for CandleFactory {
         on_progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<Arc<dyn Weights>, LoadError> {
         if let Some(gguf) = &files.gguf {
-            return Err(LoadError::Unsupported(format!("{gguf}: GGUF files are not read yet; use safetensors")));
+            return Err(LoadError::Unsupported(format!(
+                "{gguf}: GGUF files are not read yet; use safetensors"
+            )));
         }
         let json = files.json("config.json")?;
         let json = json.ok_or_else(|| LoadError::NotFound("there is no config.json".into()))?;
@@ -106,7 +108,9 @@ fn read_config(json: &Value) -> Result<DecoderConfig, LoadError> {
             "weights quantized by {method:?} are not read yet; use a checkpoint in BF16, F16 or F32"
         )));
     }
-    if let Some(architectures) = config.get("architectures").and_then(Value::as_array).filter(|all| !all.is_empty()) {
+    if let Some(architectures) =
+        config.get("architectures").and_then(Value::as_array).filter(|all| !all.is_empty())
+    {
         let generates = |name: &str| name.ends_with("ForCausalLM") || name.ends_with("Model");
         if !architectures.iter().filter_map(Value::as_str).any(generates) {
             return Err(LoadError::Unsupported(format!(
@@ -124,7 +128,12 @@ fn warn_of_unread(config: &DecoderConfig, unread: &[&str]) {
     let strange = |name: &&&str| !name.ends_with("rotary_emb.inv_freq") && **name != "lm_head.weight";
     if let Some(first) = unread.iter().find(strange) {
         let num_unread = unread.iter().filter(strange).count();
-        tracing::warn!(family = config.family, num_unread, first, "tensors that the config does not call for");
+        tracing::warn!(
+            family = config.family,
+            num_unread,
+            first,
+            "tensors that the config does not call for"
+        );
     }
 }
 

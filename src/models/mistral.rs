@@ -25,7 +25,8 @@ const DEFAULTS: Defaults = Defaults {
 /// The decoder that a `config.json` describes.
 pub(crate) fn config(json: Config<'_>) -> Result<DecoderConfig, LoadError> {
     let mut decoder = DecoderConfig::read("mistral", json, &DEFAULTS)?;
-    let window = if json.is_null("sliding_window") { None } else { Some(json.count("sliding_window", 4096)?) };
+    let window =
+        if json.is_null("sliding_window") { None } else { Some(json.count("sliding_window", 4096)?) };
     decoder.layers.iter_mut().for_each(|layer| layer.window = window);
     Ok(decoder)
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use candle_core::Storage;
-use candlewick_engine::{KvCacheShape, Model, ModelInfo, StepError, StepOutcome, StepPlan, TokenScore, Weights};
+use candlewick_engine::{
+    KvCacheShape, Model, ModelInfo, StepError, StepOutcome, StepPlan, TokenScore, Weights,
+};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
@@ -72,7 +74,12 @@ impl Model for DecoderModel {
 }
 
 impl Shared {
-    fn step(&self, plan: &StepPlan, batch: &Batch<'_>, cache: &mut KvCache) -> Result<StepOutcome, StepError> {
+    fn step(
+        &self,
+        plan: &StepPlan,
+        batch: &Batch<'_>,
+        cache: &mut KvCache,
+    ) -> Result<StepOutcome, StepError> {
         let hidden = self.decoder.forward(batch, cache).map_err(compute)?;
         let wanted = wanted_rows(plan, batch);
         let mut outcome = StepOutcome {

@@ -107,7 +107,11 @@ fn penalize(logits: &mut [f32], params: &SamplingParams, history: &TokenHistory)
         let seen: HashSet<u32> = history.prompt.iter().chain(&history.output).copied().collect();
         for id in seen {
             if let Some(logit) = logits.get_mut(id as usize) {
-                *logit = if *logit > 0.0 { *logit / params.repetition_penalty } else { *logit * params.repetition_penalty };
+                *logit = if *logit > 0.0 {
+                    *logit / params.repetition_penalty
+                } else {
+                    *logit * params.repetition_penalty
+                };
             }
         }
     }
@@ -173,4 +177,228 @@ fn keep_nucleus(candidates: &mut Vec<(u32, f32)>, top_p: f64) {
         reached >= top_p * total
     });
     candidates.truncate(needed.map_or(candidates.len(), |last| last + 1));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn params() -> SamplingParams {
+        SamplingParams {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logit_bias: BTreeMap::new(),
+            seed: 1,
+            max_tokens: 100,
+            min_tokens: 0,
+            stop: Vec::new(),
+            stop_token_ids: Vec::new(),
+            eos_token_ids: Vec::new(),
+            include_stop_str_in_output: false,
+            skip_special_tokens: true,
+            logprobs: None,
+        }
+    }
+
+    fn greedy() -> SamplingParams {
+        SamplingParams { temperature: 0.0, ..params() }
+    }
+
+    fn spec(params: SamplingParams) -> SampleSpec {
+        SampleSpec { params: Arc::new(params), choice: 0, num_generated: 0, history: None }
+    }
+
+    fn with_history(params: SamplingParams, prompt: &[u32], output: &[u32]) -> SampleSpec {
+        SampleSpec {
+            history: Some(TokenHistory { prompt: prompt.into(), output: output.to_vec() }),
+            ..spec(params)
+        }
+    }
+
+    fn token(logits: &[f32], spec: &SampleSpec) -> u32 {
+        sample(logits, spec).unwrap().token_id
+    }
+
+    /// How often each token comes in so many draws.
+    fn draws(logits: &[f32], params: SamplingParams, num: u32) -> Vec<f64> {
+        let mut counts = vec![0.0; logits.len()];
+        let mut spec = spec(params);
+        for n in 0..num {
+            spec.num_generated = n;
+            counts[token(logits, &spec) as usize] += 1.0;
+        }
+        counts.iter().map(|count| count / f64::from(num)).collect()
+    }
+
+    #[test]
+    fn greedy_takes_the_best_and_the_lower_id_of_equals() {
+        assert_eq!(token(&[1.0, 3.0, 2.0, 3.0], &spec(greedy())), 1);
+    }
+
+    #[test]
+    fn draws_follow_the_distribution() {
+        let logits = [0.0, 1.0, 2.0, -1.0, 0.5];
+        for temperature in [0.5, 1.0, 2.0] {
+            let weights: Vec<f64> =
+                logits.iter().map(|&x| (f64::from(x) / f64::from(temperature)).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            let num = 20_000;
+            let found = draws(&logits, SamplingParams { temperature, ..params() }, num);
+            let chi_squared: f64 = found
+                .iter()
+                .zip(&weights)
+                .map(|(found, weight)| (found - weight / total).powi(2) / (weight / total) * f64::from(num))
+                .sum();
+            // The 99.9th percentile with four degrees of freedom.
+            assert!(chi_squared < 18.47, "at {temperature}: {chi_squared}");
+        }
+    }
+
+    #[test]
+    fn a_draw_depends_on_seed_choice_and_count_alone() {
+        let logits = vec![0.0; 1000];
+        let base = SampleSpec { num_generated: 5, ..spec(params()) };
+        assert_eq!(token(&logits, &base), token(&logits, &base.clone()));
+        assert_ne!(token(&logits, &base), token(&logits, &SampleSpec { num_generated: 6, ..base.clone() }));
+        assert_ne!(token(&logits, &base), token(&logits, &SampleSpec { choice: 1, ..base.clone() }));
+        let seeded = spec(SamplingParams { seed: 2, ..params() });
+        assert_ne!(token(&logits, &base), token(&logits, &SampleSpec { num_generated: 5, ..seeded }));
+    }
+
+    #[test]
+    fn top_k_keeps_the_best_and_the_lower_ids_of_equals() {
+        let found = draws(&[1.0, 5.0, 5.0, 5.0, 0.0], SamplingParams { top_k: 2, ..params() }, 2000);
+        assert!(found[1] > 0.4 && found[2] > 0.4, "{found:?}");
+        assert_eq!(found[0] + found[3] + found[4], 0.0);
+        let one = draws(&[1.0, 5.0, 4.9], SamplingParams { top_k: 1, ..params() }, 200);
+        assert_eq!(one[1], 1.0);
+    }
+
+    #[test]
+    fn top_p_keeps_the_fewest_that_reach_it() {
+        // Probabilities 0.5, 0.3, 0.15, 0.05.
+        let logits: Vec<f32> = [0.3f32, 0.5, 0.05, 0.15].iter().map(|p| p.ln()).collect();
+        let kept = |top_p| {
+            let found = draws(&logits, SamplingParams { top_p, ..params() }, 2000);
+            found.iter().map(|&found| found > 0.0).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(0.45), [false, true, false, false]);
+        assert_eq!(kept(0.55), [true, true, false, false]);
+        assert_eq!(kept(0.9), [true, true, false, true]);
+        assert_eq!(kept(0.99), [true, true, true, true]);
+        assert_eq!(kept(1e-9), [false, true, false, false], "at least one");
+    }
+
+    #[test]
+    fn the_shortcut_of_top_p_leaves_what_a_full_sort_leaves() {
+        for seed in 0..50 {
+            let logits: Vec<f32> = crate::kernels::tests::noise(seed, 300).iter().map(|x| x * 6.0).collect();
+            let weights: Vec<(u32, f32)> =
+                ids(&logits).map(|(id, x)| (id, (x - max(&logits)).exp())).collect();
+            for top_p in [0.01, 0.5, 0.9, 0.999] {
+                let total: f64 = weights.iter().map(|w| f64::from(w.1)).sum();
+                let mut sorted = weights.clone();
+                sorted.sort_unstable_by(best_first);
+                let mut reached = 0.0;
+                let mut expected = Vec::new();
+                for weight in sorted {
+                    expected.push(weight);
+                    reached += f64::from(weight.1);
+                    if reached >= top_p * total {
+                        break;
+                    }
+                }
+                let mut found = weights.clone();
+                keep_nucleus(&mut found, top_p);
+                assert_eq!(found, expected, "seed {seed}, {top_p}");
+            }
+        }
+    }
+
+    #[test]
+    fn min_p_is_relative_to_the_best_after_temperature() {
+        // Probabilities relative to the best: 1, 0.5, 0.1 at temperature 1; 1, 0.71, 0.32 at 2.
+        let logits = [0.0, 0.5f32.ln(), 0.1f32.ln()];
+        let found = draws(&logits, SamplingParams { min_p: 0.2, ..params() }, 1000);
+        assert!(found[1] > 0.0 && found[2] == 0.0, "{found:?}");
+        let found = draws(&logits, SamplingParams { min_p: 0.2, temperature: 2.0, ..params() }, 1000);
+        assert!(found[2] > 0.0, "{found:?}");
+    }
+
+    #[test]
+    fn cuts_apply_in_order() {
+        // top_k first: of the two that are left, the first alone has more than 0.55 of the mass.
+        let logits: Vec<f32> = [0.4f32, 0.3, 0.3].iter().map(|p| p.ln()).collect();
+        let found = draws(&logits, SamplingParams { top_k: 2, top_p: 0.55, ..params() }, 1000);
+        assert!(found[0] > 0.99 && found[1] == 0.0 && found[2] == 0.0, "{found:?}");
+    }
+
+    #[test]
+    fn min_tokens_masks_end_and_stop_tokens_until_reached() {
+        let params =
+            SamplingParams { min_tokens: 2, eos_token_ids: vec![0], stop_token_ids: vec![1], ..greedy() };
+        let mut spec = spec(params);
+        assert_eq!(token(&[9.0, 8.0, 1.0], &spec), 2);
+        spec.num_generated = 2;
+        assert_eq!(token(&[9.0, 8.0, 1.0], &spec), 0);
+    }
+
+    #[test]
+    fn logit_bias_can_change_the_greedy_choice() {
+        let params = SamplingParams { logit_bias: BTreeMap::from([(2, 10.0), (0, -100.0)]), ..greedy() };
+        assert_eq!(token(&[9.0, 8.0, 1.0], &spec(params)), 2);
+    }
+
+    #[test]
+    fn repetition_divides_what_is_positive_and_multiplies_what_is_not_once_each() {
+        let params = SamplingParams { repetition_penalty: 2.0, ..greedy() };
+        // 4 → 2 for a prompt token however often, and 3 stays.
+        assert_eq!(token(&[4.0, 3.0], &with_history(params.clone(), &[0, 0, 0], &[])), 1);
+        assert_eq!(token(&[4.0, 1.5], &with_history(params.clone(), &[0, 0, 0], &[])), 0);
+        // −1 → −2 for an output token, and −1.5 stays.
+        assert_eq!(token(&[-1.0, -1.5], &with_history(params, &[], &[0])), 1);
+    }
+
+    #[test]
+    fn frequency_counts_and_presence_does_not_and_the_prompt_is_left_alone() {
+        let frequency = SamplingParams { frequency_penalty: 1.0, ..greedy() };
+        assert_eq!(token(&[4.0, 2.5], &with_history(frequency.clone(), &[], &[0, 0])), 1);
+        assert_eq!(token(&[4.0, 2.5], &with_history(frequency, &[0, 0, 0], &[])), 0);
+        let presence = SamplingParams { presence_penalty: 1.0, ..greedy() };
+        assert_eq!(token(&[4.0, 2.5], &with_history(presence.clone(), &[], &[0, 0, 0])), 0);
+        assert_eq!(token(&[3.0, 2.5], &with_history(presence, &[], &[0])), 1);
+    }
+
+    #[test]
+    fn log_probabilities_are_of_the_raw_distribution() {
+        let params =
+            SamplingParams { logprobs: Some(2), logit_bias: BTreeMap::from([(0, 50.0)]), ..greedy() };
+        let sampled = sample(&[0.0, 2.0, 1.0, 2.0], &spec(params)).unwrap();
+        assert_eq!(sampled.token_id, 0);
+        let score = sampled.score.unwrap();
+        let normalizer = (1.0f32 + 2.0 * 2.0f32.exp() + 1.0f32.exp()).ln();
+        assert!((score.logprob + normalizer).abs() < 1e-6);
+        assert_eq!(score.top.iter().map(|&(id, _)| id).collect::<Vec<_>>(), [1, 3], "best first, then by id");
+        assert!((score.top[0].1 - (2.0 - normalizer)).abs() < 1e-6);
+        let none = SamplingParams { logprobs: Some(0), ..greedy() };
+        assert!(sample(&[0.0, 1.0], &spec(none)).unwrap().score.unwrap().top.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_an_error_and_not_a_token() {
+        for logits in [[0.0, f32::NAN], [f32::INFINITY, 0.0], [f32::NEG_INFINITY; 2]] {
+            assert!(matches!(sample(&logits, &spec(greedy())), Err(StepError::Compute(_))), "{logits:?}");
+        }
+        assert_eq!(token(&[f32::NEG_INFINITY, 0.0], &spec(params())), 1, "a mask is no error");
+        let all = SamplingParams { min_tokens: 1, eos_token_ids: vec![0, 1], ..params() };
+        assert!(sample(&[0.0, 1.0], &spec(all)).is_err(), "nothing is left");
+    }
 }

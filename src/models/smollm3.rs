@@ -36,7 +36,9 @@ pub(crate) fn config(json: Config<'_>) -> Result<DecoderConfig, LoadError> {
         // The list says 1 for layers that do rotate, for all its name.
         layer.rope = match rotated.map(|list| &list[index]) {
             None => !(index + 1).is_multiple_of(interval),
-            Some(value) => value.as_u64().ok_or_else(|| wrong("no_rope_layers", "a list of 0 and 1", value))? != 0,
+            Some(value) => {
+                value.as_u64().ok_or_else(|| wrong("no_rope_layers", "a list of 0 and 1", value))? != 0
+            }
         };
     }
 

@@ -84,7 +84,8 @@ impl Checkpoint {
         let bytes = match file {
             ModelFile::Embedded(bytes) => Bytes::Embedded(bytes),
             ModelFile::Path(path) => {
-                let failed = |error: std::io::Error| LoadError::Io { path: path.clone(), why: error.to_string() };
+                let failed =
+                    |error: std::io::Error| LoadError::Io { path: path.clone(), why: error.to_string() };
                 let file = File::open(path).map_err(failed)?;
                 // SAFETY: the mapping is read while the model loads and no longer. The files of a Hub cache are not
                 // rewritten in place; one that is truncated meanwhile by somebody else ends the process, as it would
@@ -152,7 +153,10 @@ impl Checkpoint {
 /// The files that an index names, each once.
 fn shard_names(index: &Value) -> Result<Vec<String>, LoadError> {
     let corrupt = |why: &str| LoadError::Corrupt { file: INDEX.into(), why: why.into() };
-    let map = index.get("weight_map").and_then(Value::as_object).ok_or_else(|| corrupt("it has no `weight_map`"))?;
+    let map = index
+        .get("weight_map")
+        .and_then(Value::as_object)
+        .ok_or_else(|| corrupt("it has no `weight_map`"))?;
     let mut names = map
         .values()
         .map(|name| name.as_str().map(str::to_owned).ok_or_else(|| corrupt("`weight_map` should name files")))
@@ -206,7 +210,9 @@ impl<'a> WeightReader<'a> {
         };
         let kept = match (target, entry.dtype) {
             // The usual case, and a plain copy.
-            (Dtype::BF16, Dtype::BF16) => keep(Some(elements(data).map(bf16::from_le_bytes).collect()), &shape),
+            (Dtype::BF16, Dtype::BF16) => {
+                keep(Some(elements(data).map(bf16::from_le_bytes).collect()), &shape)
+            }
             (Dtype::F16, Dtype::F16) => keep(Some(elements(data).map(f16::from_le_bytes).collect()), &shape),
             (Dtype::BF16, stored) => keep(decode(data, stored, bf16::from_f32), &shape),
             (Dtype::F16, stored) => keep(decode(data, stored, f16::from_f32), &shape),

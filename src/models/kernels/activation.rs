@@ -25,8 +25,7 @@ pub(crate) enum Activation {
 
 impl Activation {
     /// The names that `hidden_act` may have here, for error messages.
-    pub(crate) const NAMES: &str =
-        "silu, swish, gelu, gelu_python, gelu_new, gelu_fast, gelu_pytorch_tanh, gelu_python_tanh, quick_gelu, \
+    pub(crate) const NAMES: &str = "silu, swish, gelu, gelu_python, gelu_new, gelu_fast, gelu_pytorch_tanh, gelu_python_tanh, quick_gelu, \
          relu, relu2";
 
     /// The function of that name in transformers' `ACT2FN`.
@@ -34,7 +33,9 @@ impl Activation {
         Some(match name {
             "silu" | "swish" => Self::Silu,
             "gelu" | "gelu_python" => Self::Gelu,
-            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate" => Self::GeluTanh,
+            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate" => {
+                Self::GeluTanh
+            }
             "quick_gelu" => Self::QuickGelu,
             "relu" => Self::Relu,
             "relu2" => Self::Relu2,
@@ -93,4 +94,41 @@ pub(crate) fn add(a: &[f32], b: &[f32], width: usize, out: &mut [f32]) {
         let (a, b) = (&a[row * width..][..width], &b[row * width..][..width]);
         out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = a + b);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+    use crate::kernels::tests::noise;
+
+    #[test]
+    fn agrees_with_candle() {
+        let width = 77;
+        let gate: Vec<f32> = noise(1, 5 * width).into_iter().map(|x| x * 20.0).collect();
+        let up = noise(2, 5 * width);
+        let x = Tensor::from_slice(&gate, gate.len(), &Device::Cpu).unwrap();
+        let sigmoid = |scale: f64| (&x * candle_nn::ops::sigmoid(&(&x * scale).unwrap()).unwrap()).unwrap();
+        let cases = [
+            ("silu", sigmoid(1.0)),
+            ("quick_gelu", sigmoid(1.702)),
+            ("gelu", x.gelu_erf().unwrap()),
+            ("gelu_pytorch_tanh", x.gelu().unwrap()),
+            ("relu", x.relu().unwrap()),
+            ("relu2", x.relu().unwrap().sqr().unwrap()),
+        ];
+        for (name, expected) in cases {
+            let mut out = vec![0.0; gate.len()];
+            gated(Activation::named(name).unwrap(), &gate, &up, width, &mut out);
+            let expected: Vec<f32> = expected.to_vec1().unwrap();
+            for ((found, expected), up) in out.iter().zip(expected).zip(&up) {
+                let expected = expected * up;
+                assert!(
+                    (found - expected).abs() < 1e-5 * (1.0 + expected.abs()),
+                    "{name}: {found}, not {expected}"
+                );
+            }
+        }
+    }
 }

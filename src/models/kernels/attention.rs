@@ -80,7 +80,16 @@ pub(crate) fn attend(
         for first in (0..segment.num_rows).step_by(num_tokens) {
             let tokens = first..(first + num_tokens).min(segment.num_rows);
             for kv_head in 0..heads.num_kv_heads {
-                tasks.push(Task { q, kv, segment, heads, window, tokens: tokens.clone(), kv_head, out: &out });
+                tasks.push(Task {
+                    q,
+                    kv,
+                    segment,
+                    heads,
+                    window,
+                    tokens: tokens.clone(),
+                    kv_head,
+                    out: &out,
+                });
             }
         }
     }
@@ -156,7 +165,8 @@ impl Task<'_> {
         let mut padded = queries.chunks_exact_mut(self.kv.padded_head);
         for token in self.tokens.clone() {
             let heads = &self.q[self.heads_start(token)..][..self.group() * head_dim];
-            for (padded, head) in padded.by_ref().zip(heads.chunks_exact(head_dim)) {
+            // In this order, or the zip takes a row from `padded` for a head that is not there.
+            for (head, padded) in heads.chunks_exact(head_dim).zip(padded.by_ref()) {
                 padded.iter_mut().zip(head).for_each(|(padded, x)| *padded = x * scale);
             }
         }
@@ -241,9 +251,8 @@ impl Task<'_> {
         let row = self.kv.padded_head;
         assert!(keys.len() >= C * row, "keys of a tile lie within their block");
         // SAFETY: the caller's promise for the queries, the line above for the keys.
-        let sums = unsafe {
-            tile::<L, f32, R, C>(queries[*query * row..].as_ptr(), row, keys.as_ptr(), row, row)
-        };
+        let sums =
+            unsafe { tile::<L, f32, R, C>(queries[*query * row..].as_ptr(), row, keys.as_ptr(), row, row) };
         for (r, sums) in sums.into_iter().enumerate() {
             scores[(*query + r) * width + column..][..C].copy_from_slice(&sums);
         }
@@ -279,7 +288,9 @@ impl Task<'_> {
                 unsafe {
                     head += match group - head {
                         1 => self.add_values::<L, 1>(weights, visible.len(), &seen, out),
-                        _ if !L::MANY_REGISTERS => self.add_values::<L, 1>(weights, visible.len(), &seen, out),
+                        _ if !L::MANY_REGISTERS => {
+                            self.add_values::<L, 1>(weights, visible.len(), &seen, out)
+                        }
                         2 => self.add_values::<L, 2>(weights, visible.len(), &seen, out),
                         3 => self.add_values::<L, 3>(weights, visible.len(), &seen, out),
                         _ => self.add_values::<L, 4>(weights, visible.len(), &seen, out),
@@ -385,6 +396,149 @@ unsafe fn store_scaled<L: Lanes, const R: usize, const C: usize>(
             let num = head_dim.saturating_sub(first).min(LANES);
             for (out, lane) in out[r * head_dim + first.min(head_dim)..][..num].iter_mut().zip(lanes) {
                 *out = lane * scales[r];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::tests::noise;
+
+    /// One sequence in a cache of shuffled blocks.
+    struct Sequence {
+        heads: HeadShape,
+        block_size: usize,
+        q: Vec<f32>,
+        /// `(positions, kv heads, head_dim)`.
+        k: Vec<f32>,
+        v: Vec<f32>,
+        keys: Vec<f32>,
+        values: Vec<f32>,
+        block_table: Vec<BlockId>,
+    }
+
+    impl Sequence {
+        fn new(len: usize, heads: HeadShape, block_size: usize) -> Self {
+            let HeadShape { num_heads, num_kv_heads, head_dim } = heads;
+            let num_blocks = len.div_ceil(block_size);
+            let padded = head_dim.next_multiple_of(LANES);
+            let block_table: Vec<_> = (0..num_blocks as u32).rev().map(BlockId).collect();
+            let (k, v) = (noise(2, len * num_kv_heads * head_dim), noise(3, len * num_kv_heads * head_dim));
+            // What lies in slots that nobody wrote must never be looked at.
+            let mut keys = vec![f32::NAN; num_blocks * num_kv_heads * block_size * padded];
+            let mut values = keys.clone();
+            for position in 0..len {
+                for head in 0..num_kv_heads {
+                    let block = block_table[position / block_size].0 as usize;
+                    let to = ((block * num_kv_heads + head) * block_size + position % block_size) * padded;
+                    let from = (position * num_kv_heads + head) * head_dim;
+                    for (cache, given) in [(&mut keys, &k), (&mut values, &v)] {
+                        cache[to..to + padded].fill(0.0);
+                        cache[to..to + head_dim].copy_from_slice(&given[from..from + head_dim]);
+                    }
+                }
+            }
+            Self {
+                heads,
+                block_size,
+                q: noise(1, len * num_heads * head_dim),
+                k,
+                v,
+                keys,
+                values,
+                block_table,
+            }
+        }
+
+        fn width(&self) -> usize {
+            self.heads.num_heads * self.heads.head_dim
+        }
+
+        /// Attention of the rows from `start` on.
+        fn attend(&self, rows: Range<usize>, window: Option<usize>) -> Vec<f32> {
+            let padded_head = self.heads.head_dim.next_multiple_of(LANES);
+            let kv =
+                PagedKv { keys: &self.keys, values: &self.values, block_size: self.block_size, padded_head };
+            let segment = Segment {
+                first_row: 0,
+                num_rows: rows.len(),
+                start: rows.start,
+                block_table: &self.block_table,
+            };
+            let q = &self.q[rows.start * self.width()..rows.end * self.width()];
+            let mut out = vec![f32::NAN; q.len()];
+            attend(q, kv, &[segment], self.heads, window, &mut out);
+            out
+        }
+
+        /// The same by the formula, in double precision.
+        fn by_the_book(&self, row: usize, head: usize, window: Option<usize>) -> Vec<f64> {
+            let HeadShape { num_heads, num_kv_heads, head_dim } = self.heads;
+            let kv_head = head / (num_heads / num_kv_heads);
+            let q = &self.q[(row * num_heads + head) * head_dim..][..head_dim];
+            let at = |x: &[f32], position: usize| {
+                x[(position * num_kv_heads + kv_head) * head_dim..][..head_dim].to_vec()
+            };
+            let first = window.map_or(0, |window| (row + 1).saturating_sub(window));
+            let weights: Vec<f64> = (first..=row)
+                .map(|position| {
+                    let dot: f64 =
+                        q.iter().zip(at(&self.k, position)).map(|(q, k)| f64::from(*q) * f64::from(k)).sum();
+                    (dot / (head_dim as f64).sqrt()).exp()
+                })
+                .collect();
+            let total: f64 = weights.iter().sum();
+            let mut out = vec![0.0; head_dim];
+            for (position, weight) in (first..=row).zip(weights) {
+                for (out, v) in out.iter_mut().zip(at(&self.v, position)) {
+                    *out += weight / total * f64::from(v);
+                }
+            }
+            out
+        }
+    }
+
+    const SHAPES: [(usize, usize, usize, usize); 6] =
+        [(1, 1, 2, 4), (3, 3, 18, 16), (6, 2, 16, 3), (14, 2, 64, 16), (4, 1, 80, 1), (5, 1, 128, 32)];
+
+    #[test]
+    fn agrees_with_the_formula() {
+        for (num_heads, num_kv_heads, head_dim, block_size) in SHAPES {
+            let heads = HeadShape { num_heads, num_kv_heads, head_dim };
+            let len = 61;
+            let sequence = Sequence::new(len, heads, block_size);
+            for window in [None, Some(1), Some(20), Some(500)] {
+                let out = sequence.attend(0..len, window);
+                for row in 0..len {
+                    for head in 0..num_heads {
+                        let found = &out[(row * num_heads + head) * head_dim..][..head_dim];
+                        for (found, expected) in found.iter().zip(sequence.by_the_book(row, head, window)) {
+                            let off = (f64::from(*found) - expected).abs();
+                            assert!(off < 1e-5, "{heads:?} {window:?} row {row}: {found}, not {expected}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn neither_chunks_nor_blocks_change_a_bit() {
+        for (num_heads, num_kv_heads, head_dim, _) in SHAPES {
+            let heads = HeadShape { num_heads, num_kv_heads, head_dim };
+            let len = 75;
+            for window in [None, Some(20)] {
+                let whole = Sequence::new(len, heads, 16).attend(0..len, window);
+                for (chunk, block_size) in [(1, 16), (7, 4), (64, 1), (75, 128)] {
+                    let sequence = Sequence::new(len, heads, block_size);
+                    let parts: Vec<f32> = (0..len)
+                        .step_by(chunk)
+                        .flat_map(|start| sequence.attend(start..(start + chunk).min(len), window))
+                        .collect();
+                    assert!(parts == whole, "{heads:?} {window:?} chunks of {chunk}, blocks of {block_size}");
+                }
             }
         }
     }

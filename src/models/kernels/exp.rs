@@ -103,3 +103,33 @@ pub(crate) fn log_sum_exp(x: &[f32]) -> f32 {
     }
     (f64::from(max) + sum.ln()) as f32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::tests::noise;
+
+    #[test]
+    fn is_the_exponential() {
+        for step in -87_000..88_000 {
+            let x = step as f32 / 1000.0;
+            let exact = f64::from(x).exp();
+            assert!((f64::from(exp(x)) - exact).abs() / exact < 2.5e-7, "e^{x}: {}, not {exact}", exp(x));
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(-200.0), 0.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert!(exp(1000.0).is_finite());
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn sums_and_maxima_are_right_for_any_length() {
+        for len in [1, 15, 16, 17, 600, 5000] {
+            let x = noise(4, len);
+            assert_eq!(max(&x), x.iter().copied().fold(f32::MIN, f32::max));
+            let exact = x.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
+            assert!((f64::from(log_sum_exp(&x)) - exact).abs() < 1e-5);
+        }
+    }
+}

@@ -24,21 +24,15 @@ pub(crate) fn linear<W: Element>(x: &[f32], weight: &[W], bias: Option<&[f32]>, 
     linear_on(Isa::best(), x, weight, bias, k, out);
 }
 
-fn linear_on<W: Element>(
-    isa: Isa,
-    x: &[f32],
-    weight: &[W],
-    bias: Option<&[f32]>,
-    k: usize,
-    out: &mut [f32],
-) {
+fn linear_on<W: Element>(isa: Isa, x: &[f32], weight: &[W], bias: Option<&[f32]>, k: usize, out: &mut [f32]) {
     let (m, n) = (x.len() / k, weight.len() / k);
     assert!(x.len() == m * k && weight.len() == n * k && out.len() == m * n, "shapes of a product agree");
     assert!(bias.is_none_or(|bias| bias.len() == n), "a bias has one element for each output");
     if m == 0 || n == 0 {
         return;
     }
-    let num_tasks = (m * k * n / TASK_PRODUCTS_MIN).min(rayon::current_num_threads() * TASKS_PER_THREAD).max(1);
+    let num_tasks =
+        (m * k * n / TASK_PRODUCTS_MIN).min(rayon::current_num_threads() * TASKS_PER_THREAD).max(1);
     let task_width = n.div_ceil(num_tasks).next_multiple_of(4);
     let out = SharedOutput::new(out);
     let task = |index: usize| {
@@ -140,5 +134,96 @@ impl<W: Element> Columns<'_, W> {
             }
         }
         *row += R;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Tensor};
+    use half::{bf16, f16};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernels::tests::noise;
+
+    /// The product by plain candle, in double precision.
+    fn by_candle<W: candle_core::WithDType>(
+        x: &[f32],
+        weight: &[W],
+        bias: Option<&[f32]>,
+        k: usize,
+    ) -> Vec<f32> {
+        let tensor = |rows: usize| (rows / k, k);
+        let x = Tensor::from_slice(x, tensor(x.len()), &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
+        let weight = Tensor::from_slice(weight, tensor(weight.len()), &Device::Cpu).unwrap();
+        let out = x.matmul(&weight.to_dtype(DType::F64).unwrap().t().unwrap()).unwrap();
+        let out = match bias {
+            Some(bias) => {
+                let bias =
+                    Tensor::from_slice(bias, bias.len(), &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
+                out.broadcast_add(&bias).unwrap()
+            }
+            None => out,
+        };
+        out.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    fn check<W: Element + candle_core::WithDType>(m: usize, k: usize, n: usize, narrow: fn(f32) -> W) {
+        let x = noise(1, m * k);
+        let weight: Vec<W> = noise(2, n * k).into_iter().map(narrow).collect();
+        let bias = noise(3, n);
+        let bias = n.is_multiple_of(2).then_some(&bias[..]);
+        let expected = by_candle(&x, &weight, bias, k);
+        for &isa in Isa::available() {
+            let mut out = vec![f32::NAN; m * n];
+            linear_on(isa, &x, &weight, bias, k, &mut out);
+            for (found, expected) in out.iter().zip(&expected) {
+                assert!(
+                    (found - expected).abs() < 1e-5 * (k as f32).sqrt(),
+                    "{isa:?} {m} {k} {n}: {found}, not {expected}"
+                );
+            }
+            // Row by row gives the same bits.
+            let mut alone = vec![f32::NAN; m * n];
+            for (x, alone) in x.chunks_exact(k).zip(alone.chunks_exact_mut(n)) {
+                linear_on(isa, x, &weight, bias, k, alone);
+            }
+            assert_eq!(out, alone, "{isa:?} {m} {k} {n}");
+        }
+    }
+
+    #[test]
+    fn agrees_with_candle_and_with_itself_row_by_row() {
+        for m in 1..=14 {
+            check::<bf16>(m, 51, 54, bf16::from_f32);
+        }
+        for (m, k, n) in [(70, 300, 131), (1, 4864, 900), (33, 16, 1), (8, 1, 5), (3, 896, 1000)] {
+            check::<bf16>(m, k, n, bf16::from_f32);
+            check::<f16>(m, k, n, f16::from_f32);
+            check::<f32>(m, k, n, |x| x);
+        }
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        let (x, weight) = (noise(1, 9 * 333), noise(2, 777 * 333));
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut out = vec![0.0; 9 * 777];
+            pool.install(|| linear(&x, &weight, None, 333, &mut out));
+            out
+        };
+        let one = on(1);
+        assert_eq!(one, on(2));
+        assert_eq!(one, on(5));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn any_shape(m in 1usize..70, k in 1usize..200, n in 1usize..90) {
+            check::<bf16>(m, k, n, bf16::from_f32);
+        }
     }
 }

@@ -13,3 +13,11 @@ pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod rope;
 pub(crate) mod rows;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    /// Numbers in [-1, 1) that look random and are always the same.
+    pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
+        (0..len).map(|index| crate::rng::uniform(seed, 0, index as u32) as f32 * 2.0 - 1.0).collect()
+    }
+}

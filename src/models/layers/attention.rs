@@ -35,7 +35,8 @@ impl Attention {
     ) -> std::result::Result<Self, LoadError> {
         let HeadShape { num_heads, num_kv_heads, head_dim } = config.heads;
         let (hidden, q_width, kv_width) = (config.hidden_size, num_heads * head_dim, num_kv_heads * head_dim);
-        let mut linear = |part: &str, shape, bias| Linear::load(weights, &format!("{name}.{part}"), shape, bias);
+        let mut linear =
+            |part: &str, shape, bias| Linear::load(weights, &format!("{name}.{part}"), shape, bias);
         let q = linear("q_proj", [hidden, q_width], config.qkv_bias)?;
         let k = linear("k_proj", [hidden, kv_width], config.qkv_bias)?;
         let v = linear("v_proj", [hidden, kv_width], config.qkv_bias)?;
@@ -67,7 +68,8 @@ impl Attention {
         write_cache(cache, self.index, segments, &k, &v)?;
         // 5. Each row looks back over its own sequence: (rows, heads × head_dim)
         let kv = cache.layer(self.index);
-        let seen = q.apply_op1_no_bwd(&AttendOp { kv, segments, heads: self.heads, window: self.layer.window })?;
+        let seen =
+            q.apply_op1_no_bwd(&AttendOp { kv, segments, heads: self.heads, window: self.layer.window })?;
         // 6. Heads back together: (rows, hidden)
         self.o.forward(&seen)
     }
@@ -79,7 +81,13 @@ impl Attention {
     }
 }
 
-fn write_cache(cache: &mut KvCache, layer: usize, segments: &[Segment<'_>], k: &Tensor, v: &Tensor) -> Result<()> {
+fn write_cache(
+    cache: &mut KvCache,
+    layer: usize,
+    segments: &[Segment<'_>],
+    k: &Tensor,
+    v: &Tensor,
+) -> Result<()> {
     let ((keys, keys_at), (values, values_at)) = (k.storage_and_layout(), v.storage_and_layout());
     let (Storage::Cpu(keys), Storage::Cpu(values)) = (&*keys, &*values) else {
         bail!("the KV cache is in main memory, and the keys are not");

@@ -97,7 +97,9 @@ impl DecoderConfig {
         let activation = config.text("hidden_act", "silu")?;
         let activation = Activation::named(activation).ok_or_else(|| {
             let names = Activation::NAMES;
-            LoadError::Unsupported(format!("`hidden_act` {activation:?} is not there; those that are: {names}"))
+            LoadError::Unsupported(format!(
+                "`hidden_act` {activation:?} is not there; those that are: {names}"
+            ))
         })?;
         let num_layers = config.count("num_hidden_layers", defaults.num_hidden_layers)?;
         Ok(Self {
@@ -217,7 +219,12 @@ impl Decoder {
         let angles = self.rope.angles(&batch.positions);
         let mut x = self.embedding.forward(&batch.token_ids)?;
         for block in &self.blocks {
-            let seen = block.attention.forward(&block.attention_norm.forward(&x)?, &angles, &batch.segments, cache)?;
+            let seen = block.attention.forward(
+                &block.attention_norm.forward(&x)?,
+                &angles,
+                &batch.segments,
+                cache,
+            )?;
             x = residual(&x, &seen)?;
             let thought = block.mlp.forward(&block.mlp_norm.forward(&x)?)?;
             x = residual(&x, &thought)?;
@@ -236,7 +243,8 @@ impl Decoder {
 fn is_tied(config: &DecoderConfig, weights: &WeightReader<'_>, embed_name: &str) -> bool {
     let checkpoint = weights.checkpoint();
     config.tie_word_embeddings
-        && (!checkpoint.has("lm_head.weight") || checkpoint.same("lm_head.weight", &format!("{embed_name}.weight")))
+        && (!checkpoint.has("lm_head.weight")
+            || checkpoint.same("lm_head.weight", &format!("{embed_name}.weight")))
 }
 
 impl Block {

@@ -49,7 +49,13 @@ impl CustomOp2 for LinearOp<'_> {
         "linear"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout, w: &CpuStorage, w_at: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_at: &Layout,
+        w: &CpuStorage,
+        w_at: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (rows, num_in) = x_at.shape().dims2()?;
         let (num_out, expected_in) = w_at.shape().dims2()?;
         if num_in != expected_in {

@@ -50,7 +50,13 @@ impl CustomOp2 for GatedOp {
         "gated-activation"
     }
 
-    fn cpu_fwd(&self, g: &CpuStorage, g_at: &Layout, u: &CpuStorage, u_at: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        g: &CpuStorage,
+        g_at: &Layout,
+        u: &CpuStorage,
+        u_at: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (_, width) = g_at.shape().dims2()?;
         let (gate, up) = (contiguous::<f32>(g, g_at)?, contiguous::<f32>(u, u_at)?);
         let mut out = vec![0.0; gate.len()];

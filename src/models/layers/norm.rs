@@ -39,7 +39,13 @@ impl CustomOp2 for RmsNormOp {
         "rms-norm"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout, w: &CpuStorage, w_at: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_at: &Layout,
+        w: &CpuStorage,
+        w_at: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (x, weight) = (contiguous::<f32>(x, x_at)?, contiguous::<f32>(w, w_at)?);
         let mut out = vec![0.0; x.len()];
         rms_norm(x, weight, self.epsilon, &mut out);

@@ -17,7 +17,13 @@ impl CustomOp2 for AddOp {
         "residual"
     }
 
-    fn cpu_fwd(&self, a: &CpuStorage, a_at: &Layout, b: &CpuStorage, b_at: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        a: &CpuStorage,
+        a_at: &Layout,
+        b: &CpuStorage,
+        b_at: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (_, width) = a_at.shape().dims2()?;
         let (a, b) = (contiguous::<f32>(a, a_at)?, contiguous::<f32>(b, b_at)?);
         let mut out = vec![0.0; a.len()];

@@ -39,13 +39,24 @@ pub(crate) enum RopeScaling {
     /// Long wavelengths are stretched, short ones kept, those between interpolated (Llama 3.1).
     Llama3 { factor: f64, low_freq_factor: f64, high_freq_factor: f64, original_max_position: f64 },
     /// The same with a ramp over dimensions, and larger cosines and sines (Peng et al. 2023, arXiv:2309.00071).
-    Yarn { factor: f64, attention_factor: f64, beta_fast: f64, beta_slow: f64, original_max_position: f64, truncate: bool },
+    Yarn {
+        factor: f64,
+        attention_factor: f64,
+        beta_fast: f64,
+        beta_slow: f64,
+        original_max_position: f64,
+        truncate: bool,
+    },
 }
 
 impl RopeConfig {
     /// Reads `rope_theta` and `rope_scaling` as the Hub's repositories have them, or `rope_parameters` as transformers 5
     /// writes it.
-    pub(crate) fn read(config: Config<'_>, default_theta: f64, max_position: usize) -> std::result::Result<Self, LoadError> {
+    pub(crate) fn read(
+        config: Config<'_>,
+        default_theta: f64,
+        max_position: usize,
+    ) -> std::result::Result<Self, LoadError> {
         let empty = Value::Object(serde_json::Map::new());
         let (key, value) = ["rope_scaling", "rope_parameters"]
             .iter()
@@ -54,7 +65,9 @@ impl RopeConfig {
         let Some(object) = value.as_object() else { return Err(wrong(key, "an object", value)) };
         let scaling = Config(value);
         if object.keys().any(|key| key.ends_with("_attention")) {
-            return Err(LoadError::Unsupported(format!("`{key}` differs by layer type, which this family cannot have")));
+            return Err(LoadError::Unsupported(format!(
+                "`{key}` differs by layer type, which this family cannot have"
+            )));
         }
         let theta = match scaling.number_if_given("rope_theta")? {
             Some(theta) => theta,
@@ -87,7 +100,9 @@ impl RopeScaling {
         };
         // transformers looks at it under every type but the default one, and these families then cannot run.
         if rope_type != "default" && partial != 1.0 {
-            return Err(LoadError::Unsupported(format!("`partial_rotary_factor` {partial} is not there for this family")));
+            return Err(LoadError::Unsupported(format!(
+                "`partial_rotary_factor` {partial} is not there for this family"
+            )));
         }
         let original_max_position = || {
             let given = match config.number_if_given("original_max_position_embeddings")? {
@@ -112,7 +127,8 @@ impl RopeScaling {
                     Some(factor) => factor,
                     None => max_position as f64 / original_max_position,
                 };
-                let nonzero = |name: &str| Ok::<_, LoadError>(scaling.number_if_given(name)?.filter(|x| *x != 0.0));
+                let nonzero =
+                    |name: &str| Ok::<_, LoadError>(scaling.number_if_given(name)?.filter(|x| *x != 0.0));
                 let attention_factor = match scaling.number_if_given("attention_factor")? {
                     Some(given) => given,
                     None => match (nonzero("mscale")?, nonzero("mscale_all_dim")?) {
@@ -180,7 +196,8 @@ impl Rope {
         for &position in positions {
             match self.config.scaling {
                 RopeScaling::Dynamic { factor, max_position } if position >= max_position => {
-                    let stretched = dynamic_theta(self.config.theta, factor, position + 1, max_position, self.head_dim);
+                    let stretched =
+                        dynamic_theta(self.config.theta, factor, position + 1, max_position, self.head_dim);
                     self.push(&mut angles, position, &geometric(stretched, self.head_dim));
                 }
                 _ => self.push(&mut angles, position, &self.inverse_frequencies),
