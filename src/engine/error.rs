@@ -50,10 +50,11 @@ impl LoadError {
     /// What sort of failure this is to a client.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound(_) => ErrorKind::ModelNotFound,
+            // Offline is final: a client that tries again gets the same answer.
+            Self::NotFound(_) | Self::Offline(_) => ErrorKind::ModelNotFound,
             Self::Forbidden(_) => ErrorKind::Forbidden,
             Self::Unsupported(_) => ErrorKind::Unsupported,
-            Self::Network(_) | Self::Offline(_) | Self::Corrupt { .. } | Self::Io { .. } => ErrorKind::Unavailable,
+            Self::Network(_) | Self::Corrupt { .. } | Self::Io { .. } => ErrorKind::Unavailable,
             Self::OutOfMemory(_) => ErrorKind::OutOfMemory,
             Self::Internal(_) => ErrorKind::Internal,
         }

@@ -4,7 +4,7 @@ use candlewick_engine::fake::{FakeRule, Fault};
 use serde_json::{Value, json};
 
 use crate::support::eventually;
-use crate::support::server::{TestServer, chat_body};
+use crate::support::server::{TestServer, chat_body, fixtures};
 
 #[test]
 fn a_cold_stream_opens_at_once_and_keeps_alive() {
@@ -132,9 +132,20 @@ fn an_unknown_model_is_told_as_such_everywhere() {
 
 #[test]
 fn a_family_that_is_not_there_is_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let snapshots = fixtures().join("hub/models--acme--tiny-qwen2/snapshots");
+    let snapshot = std::fs::read_dir(snapshots).expect("snapshots").next().expect("one").expect("readable").path();
+    for file in std::fs::read_dir(snapshot).expect("files") {
+        let file = file.expect("readable");
+        std::fs::copy(file.path(), folder.path().join(file.file_name())).expect("copied");
+    }
+    let config = folder.path().join("config.json");
+    let text = std::fs::read_to_string(&config).expect("a config");
+    std::fs::write(&config, text.replace("\"qwen2\"", "\"mamba\"")).expect("written");
     let server = TestServer::with_fixture_hub();
-    let answer = server.post("/v1/chat/completions", &chat_body("acme/tiny-bert", "Hi", json!({})));
+    let model = folder.path().to_str().expect("plain");
+    let answer = server.post("/v1/chat/completions", &chat_body(model, "Hi", json!({})));
     assert_eq!(answer.status, 400);
     let message = answer.json()["error"]["message"].as_str().expect("a message").to_owned();
-    assert!(message.contains("bert") && message.contains("qwen2"), "{message}");
+    assert!(message.contains("mamba") && message.contains("qwen2"), "{message}");
 }

@@ -120,8 +120,10 @@ impl TestServer {
     /// A chat completion, not streamed, greedy unless `extra` says otherwise.
     pub fn chat(&self, model: &str, user: &str, extra: Value) -> Value {
         let answer = self.post("/v1/chat/completions", &chat_body(model, user, extra));
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        answer.json()
+        let status = answer.status;
+        let answer = answer.json();
+        assert_eq!(status, 200, "{answer}");
+        answer
     }
 
     /// The value of a metric, summed over its labels.
