@@ -17,22 +17,27 @@ pub(super) enum ContentFormat {
     },
 }
 
+/// More statements than any real template has: no more are looked at, since a template is a stranger's.
+const MAX_STATEMENTS: usize = 2000;
+
+/// How often names are followed to the names that they are given to.
+const MAX_ROUNDS: usize = 4;
+
 /// What a template expects.
 pub(super) fn detect(source: &str) -> ContentFormat {
-    let statements: Vec<&str> = statements(source).into_iter().map(|statement| statement.text).collect();
+    let statements: Vec<&str> =
+        statements(source).into_iter().take(MAX_STATEMENTS).map(|statement| statement.text).collect();
     let mut conversations = vec!["messages".to_owned()];
     let mut messages: Vec<String> = Vec::new();
     let mut contents: Vec<String> = Vec::new();
-    // Names may be used above their definition (macros), so once more until nothing is new.
-    loop {
+    // Names may be used above their definition (macros), so again while something is new.
+    for _ in 0..MAX_ROUNDS {
         let num_known = conversations.len() + messages.len() + contents.len();
         for text in &statements {
             if let Some((name, value)) = assignment(text) {
                 if is_content(value, &messages, &conversations) || is_access(value, &contents) {
                     add(&mut contents, name);
-                } else if is_access(value, &conversations) && !value.trim_end().ends_with(']') {
-                    add(&mut conversations, name);
-                } else if is_slice(value, &conversations) {
+                } else if is_access(value, &conversations) {
                     add(&mut conversations, name);
                 }
             } else if let Some((name, iterated)) = for_loop(text)
@@ -111,15 +116,11 @@ fn ends_access(rest: &str) -> bool {
         || rest.starts_with('|')
         || rest.starts_with("if ")
         || rest.starts_with("recursive")
-        || is_slice_of(rest)
+        || is_slice(rest)
 }
 
-fn is_slice_of(rest: &str) -> bool {
+fn is_slice(rest: &str) -> bool {
     rest.starts_with('[') && rest.split_once(']').is_some_and(|(inner, _)| inner.contains(':'))
-}
-
-fn is_slice(value: &str, names: &[String]) -> bool {
-    names.iter().any(|name| value.strip_prefix(name.as_str()).is_some_and(is_slice_of))
 }
 
 /// `message.content` or `message['content']`, where `message` is a loop's or `messages[…]`.

@@ -27,6 +27,9 @@ const DEFAULT: &str = "default";
 /// Put behind the last message where that is continued; what follows it in the rendered text is cut.
 const CONTINUE_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
+/// A template's source may not be longer, in bytes; real ones stay below a tenth of it.
+const MAX_SOURCE_BYTES: usize = 256 << 10;
+
 /// A rendered prompt may not be longer, in bytes: no template needs it, and memory is finite.
 const MAX_RENDERED_BYTES: usize = 256 << 20;
 
@@ -82,14 +85,18 @@ impl ChatTemplates {
         let mut env = environment::environment();
         let mut templates = Vec::new();
         for (name, source) in found {
-            let broken = env
-                .add_template_owned(name.clone(), source::prepare(&source))
-                .err()
-                .map(|error| error.to_string());
+            let added = match source.len() <= MAX_SOURCE_BYTES {
+                true => env
+                    .add_template_owned(name.clone(), source::prepare(&source))
+                    .map_err(|error| error.to_string()),
+                false => Err(format!("it is longer than {MAX_SOURCE_BYTES} bytes")),
+            };
+            let broken = added.err();
             if let Some(why) = &broken {
                 tracing::warn!(template = name, why, "a chat template cannot be parsed");
             }
-            templates.push(Template { format: content::detect(&source), name, source, broken });
+            let format = if broken.is_none() { content::detect(&source) } else { ContentFormat::Text };
+            templates.push(Template { name, source, format, broken });
         }
         Self { env, templates }
     }

@@ -115,6 +115,13 @@ fn a_template_that_never_ends_is_stopped() {
 }
 
 #[test]
+fn a_template_that_breaks_the_engine_fails_one_request() {
+    // Once minijinja survives this, `catch_unwind` in `run` may go.
+    let failure = render("{{ ''[::-1] }}", &hello()).expect_err("it breaks");
+    assert_eq!(failure.param.as_deref(), Some("messages"));
+}
+
+#[test]
 fn a_template_reaches_no_file() {
     render("{% include '/etc/passwd' %}", &hello()).expect_err("there is nothing to include");
 }
