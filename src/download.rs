@@ -30,12 +30,11 @@ pub async fn run(args: &DownloadArgs, settings: &Settings) -> anyhow::Result<()>
         bail!("--force-download needs the network, and HF_HUB_OFFLINE (or hub.offline) forbids it");
     }
     let source = HubSource::new(hub)?;
-    let set_aside = match args.force_download {
+    let _set_aside = match args.force_download {
         true => SetAside::cached_files(&source, &model).await?,
         false => SetAside::default(),
     };
     let downloaded = fetch(&source, &model).await.with_context(|| format!("cannot download `{model}`"))?;
-    set_aside.remove();
     let commit = downloaded.commit.as_deref().map(|commit| format!(" (commit {commit})")).unwrap_or_default();
     let folder = downloaded.files.files.values().find_map(folder_of).unwrap_or_default();
     say(&format!("{model}{commit}: {} files in {}", downloaded.files.files.len(), folder.display()))
@@ -153,22 +152,16 @@ impl SetAside {
         }
         Ok(aside)
     }
-
-    /// The new files are here.
-    fn remove(mut self) {
-        for (_, away) in self.renamed.drain(..) {
-            if let Err(error) = std::fs::remove_file(&away) {
-                tracing::warn!(file = %away.display(), %error, "an old file is left over");
-            }
-        }
-    }
 }
 
+/// An old file goes if the new one is here, and back to its place if not: after a success and a failure alike.
 impl Drop for SetAside {
     fn drop(&mut self) {
-        for (content, away) in self.renamed.drain(..).filter(|(content, _)| !content.exists()) {
-            if let Err(error) = std::fs::rename(&away, &content) {
-                tracing::warn!(file = %away.display(), %error, "an old file could not be put back");
+        for (content, away) in self.renamed.drain(..) {
+            let cleared =
+                if content.exists() { std::fs::remove_file(&away) } else { std::fs::rename(&away, &content) };
+            if let Err(error) = cleared {
+                tracing::warn!(file = %away.display(), %error, "an old file is left over");
             }
         }
     }

@@ -14,6 +14,8 @@ mod chat_tests;
 pub mod chat_words;
 pub mod cli;
 pub mod download;
+#[cfg(test)]
+mod download_tests;
 pub mod ember;
 pub mod list_models;
 pub mod logging;

@@ -22,7 +22,10 @@ pub async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<()> {
     let needs_key = !settings.server.api_keys.is_empty();
     let mut server = start(settings).await?;
     if !needs_key && !server.addr().ip().is_loopback() {
-        tracing::warn!("everybody who reaches {} may use this server; --api-key KEY asks for a key", server.addr());
+        tracing::warn!(
+            "everybody who reaches {} may use this server; --api-key KEY asks for a key",
+            server.addr()
+        );
     }
     // Whoever reads this may have gone; the server is there for others.
     let _ = io::stdout().write_all(announcement(&server, needs_key).as_bytes());
@@ -40,7 +43,7 @@ pub async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<()> {
     }
     tokio::select! {
         () = server.stop(grace) => tracing::info!("stopped"),
-        signal = signals.next() => tracing::warn!(signal, "ended at once; requests in flight are lost"),
+        signal = signals.next() => bail!("ended at once by a second signal ({signal}); requests in flight are lost"),
     }
     Ok(())
 }
@@ -48,7 +51,8 @@ pub async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<()> {
 /// Where the server is, and a first command for it.
 fn announcement(server: &Server, needs_key: bool) -> String {
     let mut addr = server.addr();
-    let everywhere = if addr.ip().is_unspecified() { ", and at every other address of this machine" } else { "" };
+    let everywhere =
+        if addr.ip().is_unspecified() { ", and at every other address of this machine" } else { "" };
     if addr.ip().is_unspecified() {
         addr.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }

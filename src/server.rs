@@ -263,7 +263,8 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_built_in_model_answers_and_the_port_closes() {
-        let server = start(settings(&[("port", "0"), ("model", "candlewick/ember")])).await.expect("it starts");
+        let server =
+            start(settings(&[("port", "0"), ("model", "candlewick/ember")])).await.expect("it starts");
         let url = format!("http://{}", server.addr());
         let client = ChatClient::new(&url, None).expect("a client");
         client.check_health().await.expect("the port is open at once");
@@ -283,7 +284,8 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_pinned_model_that_is_not_there_is_told_while_the_port_is_open() {
-        let server = start(settings(&[("port", "0"), ("model", "./no-such-folder")])).await.expect("it starts");
+        let server =
+            start(settings(&[("port", "0"), ("model", "./no-such-folder")])).await.expect("it starts");
         let failure = server.pinned_loaded().await.expect_err("it is not there");
         assert!(failure.message.contains("no-such-folder"), "{failure}");
         let client = ChatClient::new(format!("http://{}", server.addr()), None).expect("a client");
