@@ -15,13 +15,14 @@ pub struct LoadProgress {
 }
 
 impl LoadProgress {
-    /// The load has come this far. `false` if that is behind what was known, and not worth telling.
+    /// The load has come this far. `false` if that is not beyond what was known, and not worth telling.
     pub fn advance(&mut self, (stage, progress): StageProgress) -> bool {
         match self.stages.last_mut() {
             Some((latest, _)) if *latest > stage => false,
             Some((latest, value)) if *latest == stage => {
+                let is_news = *value != progress;
                 *value = progress;
-                true
+                is_news
             }
             _ => {
                 self.stages.push((stage, progress));
@@ -88,6 +89,7 @@ mod tests {
             assert!(progress.advance(stage));
         }
         assert!(!progress.advance((LoadStage::Config, None)), "a load does not go back");
+        assert!(!progress.advance(told[3]), "nothing is told twice");
         assert_eq!(progress.replay(), [told[0], told[1], told[3]]);
     }
 

@@ -137,7 +137,7 @@ fn wrong_requests_are_told_which_field_and_what_would_be_right() {
         (json!({"n": 0}), "n", "invalid_value"),
         (json!({"stop": [""]}), "stop.0", "invalid_value"),
         (json!({"logit_bias": {"999999": 1}}), "logit_bias", "invalid_value"),
-        (json!({"logit_bias": {"x": 1}}), "logit_bias", "invalid_value"),
+        (json!({"logit_bias": {"x": 1}}), "logit_bias.x", "invalid_value"),
         (json!({"top_logprobs": 2}), "top_logprobs", "invalid_value"),
         (json!({"logprobs": true, "top_logprobs": 99}), "top_logprobs", "invalid_value"),
         (json!({"stream_options": {"include_usage": true}}), "stream_options", "invalid_value"),
