@@ -1,6 +1,6 @@
 //! Owns the scheduler and, between steps, the model: decides what is computed next and tells requests what came of it.
 //!
-//! Requests admit, pause and resume their sequences here; the supervisor forgets requests that have ended; the stepper
+//! Requests admit their sequences here and grant credit for news; the supervisor forgets requests that have ended; the stepper
 //! sends steps home. Invariants: a step is begun only with the model in hand, so at most one is in flight; after a step
 //! failed nothing here can be trusted, and the batcher ends with [`BatcherCrash`]; it holds nothing that its requests could
 //! not admit again elsewhere.
@@ -38,15 +38,20 @@ pub enum BatcherMsg {
         actor: ActorRef<RequestMsg>,
         /// It is suspected of having crashed batchers, and gets steps of its own.
         solo: bool,
+        /// How much news it may be sent before it grants more; at most [`NEWS_WINDOW`].
+        credit: u32,
     },
     /// A sequence is complete: a stop string was found in its text.
     Cancel(SequenceId),
     /// A request has ended, in whatever way.
     Forget(RequestKey),
-    /// A request's reader is slow: compute nothing for it.
-    Pause(RequestKey),
-    /// Its reader has caught up.
-    Resume(RequestKey),
+    /// A request has passed on so much of its news to its reader, and may be sent as much again.
+    Grant {
+        /// Whose news.
+        request: RequestKey,
+        /// How many messages.
+        num_news: u32,
+    },
     /// The stepper has made the model.
     ModelStarted(Box<dyn Model>),
     /// A step is done, and the model is home.
@@ -66,6 +71,10 @@ pub enum BatcherMsg {
         why: String,
     },
 }
+
+/// News that a request may be sent and has not passed on to its reader. Without credit it is not computed: a slow reader,
+/// or an actor that the runtime does not get round to, holds up nobody else and no memory.
+pub const NEWS_WINDOW: u32 = 16;
 
 /// What a batcher is made of.
 pub struct BatcherArgs {
@@ -100,8 +109,8 @@ struct Admitted {
     sequences: Vec<SequenceId>,
     /// It was part of a step.
     is_scheduled: bool,
-    /// Its reader is slow.
-    is_paused: bool,
+    /// News it may still be sent. At zero its sequences are paused.
+    credit: u32,
 }
 
 /// A batcher at work.
@@ -157,13 +166,12 @@ impl Actor for Batcher {
         state: &mut BatcherState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            BatcherMsg::Admit { request, sequences, actor, solo } => {
-                state.admit(request, sequences, actor, solo)
+            BatcherMsg::Admit { request, sequences, actor, solo, credit } => {
+                state.admit(request, sequences, actor, solo, credit)
             }
             BatcherMsg::Cancel(sequence) => state.cancel(sequence),
             BatcherMsg::Forget(request) => state.forget(request),
-            BatcherMsg::Pause(request) => state.set_paused(request, true),
-            BatcherMsg::Resume(request) => state.set_paused(request, false),
+            BatcherMsg::Grant { request, num_news } => state.grant(request, num_news),
             BatcherMsg::ModelStarted(model) => state.model = Some(model),
             BatcherMsg::StepDone { model, plan, outcome } => state.finish_step(model, plan, outcome),
             BatcherMsg::StepFailed { plan, why } => {
@@ -191,6 +199,7 @@ impl BatcherState {
         sequences: Vec<Sequence>,
         actor: ActorRef<RequestMsg>,
         solo: bool,
+        credit: u32,
     ) {
         // The context was checked against the cache when the request was resolved; a sequence that cannot fit would wait
         // for ever, so it is worth asking twice.
@@ -211,10 +220,15 @@ impl BatcherState {
         if solo {
             self.turns.isolate(request);
         }
-        let ids = sequences.iter().map(|sequence| sequence.id).collect();
+        let admitted = Admitted {
+            actor,
+            sequences: sequences.iter().map(|sequence| sequence.id).collect(),
+            is_scheduled: false,
+            credit,
+        };
         sequences.into_iter().for_each(|sequence| self.scheduler.admit(sequence));
-        self.requests
-            .insert(request, Admitted { actor, sequences: ids, is_scheduled: false, is_paused: false });
+        set_paused(&mut self.scheduler, &admitted, credit == 0);
+        self.requests.insert(request, admitted);
     }
 
     fn cancel(&mut self, sequence: SequenceId) {
@@ -233,15 +247,10 @@ impl BatcherState {
         }
     }
 
-    fn set_paused(&mut self, request: RequestKey, is_paused: bool) {
+    fn grant(&mut self, request: RequestKey, num_news: u32) {
         let Some(admitted) = self.requests.get_mut(&request) else { return };
-        admitted.is_paused = is_paused;
-        for &sequence in &admitted.sequences {
-            match is_paused {
-                true => self.scheduler.pause(sequence),
-                false => self.scheduler.resume(sequence),
-            }
-        }
+        admitted.credit += num_news;
+        set_paused(&mut self.scheduler, admitted, false);
     }
 
     /// Sends the model away with the next plan, if it is here and there is one.
@@ -271,16 +280,11 @@ impl BatcherState {
         None
     }
 
-    /// Lets those compute whose turn it is, except where the reader is slow.
+    /// Lets those compute whose turn it is, except where there is no credit.
     fn take_turn(&mut self, turn: Turn) {
         for (&request, admitted) in &self.requests {
-            let runs = self.turns.includes(turn, request) && !admitted.is_paused;
-            for &sequence in &admitted.sequences {
-                match runs {
-                    true => self.scheduler.resume(sequence),
-                    false => self.scheduler.pause(sequence),
-                }
-            }
+            let runs = self.turns.includes(turn, request) && admitted.credit > 0;
+            set_paused(&mut self.scheduler, admitted, !runs);
         }
     }
 
@@ -302,8 +306,12 @@ impl BatcherState {
             by_request.entry(sequence_of(&news).request).or_default().push(news);
         }
         for (request, news) in by_request {
-            if let Some(admitted) = self.requests.get(&request) {
+            if let Some(admitted) = self.requests.get_mut(&request) {
                 tell(&admitted.actor, RequestMsg::News(news));
+                admitted.credit = admitted.credit.saturating_sub(1);
+                if admitted.credit == 0 {
+                    set_paused(&mut self.scheduler, admitted, true);
+                }
             }
         }
         self.model = Some(model);
@@ -320,6 +328,15 @@ impl BatcherState {
 impl Drop for BatcherState {
     fn drop(&mut self) {
         self.metrics.kv_cache_usage.set(0.0);
+    }
+}
+
+fn set_paused(scheduler: &mut Scheduler, admitted: &Admitted, is_paused: bool) {
+    for &sequence in &admitted.sequences {
+        match is_paused {
+            true => scheduler.pause(sequence),
+            false => scheduler.resume(sequence),
+        }
     }
 }
 

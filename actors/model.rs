@@ -175,7 +175,7 @@ impl Actor for ModelSupervisor {
             ModelMsg::LoadProgress { attempt, progress } => state.advance(attempt, progress),
             ModelMsg::Loaded { attempt, model } => state.finish_load(&myself, attempt, model).await,
             ModelMsg::LoadFailed { attempt, error } => state.fail_load(&myself, attempt, error),
-            ModelMsg::TimeOut(number) => state.time_out(&myself, number).await,
+            ModelMsg::TimeOut(number) => state.time_out(&myself, number).await?,
         }
         Ok(())
     }
@@ -489,9 +489,11 @@ impl ModelState {
 
     /// The pinned model stays.
     fn idle_timeout(&self) -> Option<Duration> {
-        let settings = self.tree.settings();
-        let is_pinned = settings.pinned.as_ref().is_some_and(|pinned| pinned.canonical() == self.id);
-        settings.model_timeout.filter(|_| !is_pinned)
+        self.tree.settings().model_timeout.filter(|_| !self.is_pinned())
+    }
+
+    fn is_pinned(&self) -> bool {
+        self.tree.settings().pinned.as_ref().is_some_and(|pinned| pinned.canonical() == self.id)
     }
 
     fn set_timer(&mut self, myself: &ActorRef<ModelMsg>, after: Duration) {
@@ -500,10 +502,10 @@ impl ModelState {
             Some(tell_after(tokio::time::sleep(after), myself, ModelMsg::TimeOut(self.timer_number)));
     }
 
-    async fn time_out(&mut self, myself: &ActorRef<ModelMsg>, number: u64) {
+    async fn time_out(&mut self, myself: &ActorRef<ModelMsg>, number: u64) -> Result<(), ActorProcessingErr> {
         // One that was replaced or taken away after it went off.
         if number != self.timer_number || self.timer.take().is_none() {
-            return;
+            return Ok(());
         }
         match &self.phase {
             Phase::Loaded { batcher: None, .. } => self.start_batcher(myself).await,
@@ -511,6 +513,8 @@ impl ModelState {
                 tracing::info!(model = %self.id, "unloading for idleness");
                 self.retire(myself);
             }
+            // The server is not ready without its pinned model, and requests may not come before it is.
+            Phase::Failed(_) if self.is_pinned() => self.start_load(myself, Vec::new()).await?,
             Phase::Failed(_) => {
                 self.line.wipe();
                 self.phase = Phase::Empty;
@@ -518,6 +522,7 @@ impl ModelState {
             }
             Phase::Loaded { .. } | Phase::Loading { .. } | Phase::Empty => (),
         }
+        Ok(())
     }
 
     /// Asks to be let go; the model leaves memory with its supervisor. Refused if work is on its way here, which then

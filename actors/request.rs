@@ -2,8 +2,8 @@
 //!
 //! It alone holds the channel to the HTTP body, and everything that must survive a batcher: prompt, parameters, emitted
 //! tokens. The model's supervisor and the batcher send to it; nobody asks it anything. Invariants: the events follow the
-//! grammar of [`Event`]; no event but load progress is ever dropped; what waits for a slow reader is at most what one step
-//! brings beyond the channel's capacity, because the sequences are paused; when it ends, its supervisor has its sequences
+//! grammar of [`Event`]; no event but load progress is ever dropped; beyond the channel's capacity at most [`NEWS_WINDOW`]
+//! steps' news wait for a slow reader, because the batcher is granted credit only for what is on the channel; when it ends, its supervisor has its sequences
 //! forgotten, so that there is one place for cancelling and it works whatever the way of ending.
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Permit;
-use crate::batcher::BatcherMsg;
+use crate::batcher::{BatcherMsg, NEWS_WINDOW};
 use crate::census::Presence;
 use crate::generation::{Effects, Generation, GenerationArgs};
 use crate::loader::LoadedModel;
@@ -91,6 +91,8 @@ pub struct RequestState {
     outlet: Outlet<Event>,
     /// Events that found no room on the stream, oldest first.
     outbox: VecDeque<Event>,
+    /// News taken that the batcher was not yet granted credit for.
+    num_ungranted: u32,
     /// While the reader is behind: watches for room.
     room_watch: Option<AbortOnDropHandle<()>>,
     preparation: Option<AbortOnDropHandle<()>>,
@@ -120,6 +122,7 @@ impl Actor for Request {
             generation: None,
             batcher: None,
             outbox: VecDeque::new(),
+            num_ungranted: 0,
             room_watch: None,
             preparation: None,
             is_queued_told: false,
@@ -208,11 +211,14 @@ impl RequestState {
         if generation.is_complete() {
             return;
         }
-        let (request, sequences) = (self.key, generation.sequences());
-        tell(batcher, BatcherMsg::Admit { request, sequences, actor: myself.clone(), solo: *solo });
-        if self.room_watch.is_some() {
-            tell(batcher, BatcherMsg::Pause(request));
-        }
+        let admit = BatcherMsg::Admit {
+            request: self.key,
+            sequences: generation.sequences(),
+            actor: myself.clone(),
+            solo: *solo,
+            credit: NEWS_WINDOW.saturating_sub(self.num_ungranted),
+        };
+        tell(batcher, admit);
     }
 
     fn take_news(&mut self, myself: &ActorRef<RequestMsg>, news: Vec<News>) {
@@ -223,6 +229,7 @@ impl RequestState {
         }
         self.measure(&effects);
         self.outbox.extend(effects.events);
+        self.num_ungranted += 1;
         self.flush(myself);
     }
 
@@ -242,7 +249,7 @@ impl RequestState {
         }
     }
 
-    /// Sends what there is room for. For the rest: nothing more is computed until the reader has caught up.
+    /// Sends what there is room for. What there is none for waits, and so does credit: the batcher stops by itself.
     fn flush(&mut self, myself: &ActorRef<RequestMsg>) {
         if self.room_watch.is_some() {
             return;
@@ -255,21 +262,24 @@ impl RequestState {
             if let Err(event) = self.outlet.try_send(event) {
                 self.outbox.push_front(event);
                 self.room_watch = Some(tell_after(self.outlet.room(), myself, RequestMsg::Drained));
-                if let Some((batcher, _)) = &self.batcher {
-                    tell(batcher, BatcherMsg::Pause(self.key));
-                }
                 return;
             }
         }
+        self.grant();
     }
 
     fn resume(&mut self, myself: &ActorRef<RequestMsg>) {
         self.room_watch = None;
         self.flush(myself);
-        if self.room_watch.is_none()
-            && let Some((batcher, _)) = &self.batcher
+    }
+
+    /// In lumps of half a window: the batcher is never out of credit while the reader keeps up, and hears of it rarely.
+    fn grant(&mut self) {
+        if let Some((batcher, _)) = &self.batcher
+            && self.num_ungranted >= NEWS_WINDOW / 2
         {
-            tell(batcher, BatcherMsg::Resume(self.key));
+            tell(batcher, BatcherMsg::Grant { request: self.key, num_news: self.num_ungranted });
+            self.num_ungranted = 0;
         }
     }
 

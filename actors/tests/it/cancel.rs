@@ -37,16 +37,17 @@ async fn while_it_waits_for_a_place() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_step_with_it_is_in_flight() {
     let world = World::letters().await;
+    world.factory.control.step_gate.close();
+    world.factory.control.step_gate.let_pass(3);
     let mut stream = world.submit(request("hi", 1000)).await;
     read_started(&mut stream).await;
-    world.factory.control.step_gate.close();
-    world.factory.control.step_gate.wait_held();
+    eventually("a step is held", || world.factory.control.num_steps() == 4).await;
     drop(stream);
     eventually("the request is gone before the step is", || world.gateway.num_in_flight() == 0).await;
     world.factory.control.step_gate.open();
     world.idle().await;
-    let num_steps = world.factory.control.num_steps();
-    assert!(num_steps < 1000, "it was cancelled after {num_steps} steps");
+    // Word of it may reach the batcher just after the step has.
+    assert!(world.factory.control.num_steps() <= 5, "it was cancelled within a step");
     world.close().await;
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use candlewick_actors::TreeSettings;
-use candlewick_engine::fake::{FakeRule, Fault};
+use candlewick_engine::fake::{FakeFactory, FakeRule, Fault};
 use candlewick_protocol::{ErrorKind, Event, LoadEvent, LoadStage, ModelStatus, Progress, ProgressUnit};
 
 use crate::support::*;
@@ -157,5 +157,21 @@ async fn the_board_answers_while_a_model_loads() {
     let cards = world.gateway.list().await;
     assert_eq!((cards[0].status, cards[0].max_model_len), (ModelStatus::Loaded, Some(2048)));
     assert_eq!(cards[1].status, ModelStatus::Available);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pinned_model_that_failed_to_load_is_tried_again_unasked() {
+    let settings = TreeSettings {
+        pinned: Some(model("fake/a")),
+        load_failure_ttl: Duration::from_millis(1),
+        ..settings()
+    };
+    let factory = FakeFactory::default();
+    factory.break_next_load(Fault::Error);
+    let world = World::of(factory, settings).await;
+    eventually("the model is loaded", || world.metric("candlewick_models_loaded ") == 1.0).await;
+    assert_eq!(world.factory.num_loads(), 2);
+    assert!(world.gateway.status().await.ready);
     world.close().await;
 }

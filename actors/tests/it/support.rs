@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candlewick_actors::{EventStream, Gateway, TreeParts, TreeSettings};
-use candlewick_engine::LoadOptions;
 use candlewick_engine::fake::{FakeFactory, FakeRule, FakeSource};
 use candlewick_engine::text::TextOptions;
+use candlewick_engine::{LoadOptions, ModelSource};
 use candlewick_protocol::{
     Delta, Event, EventGrammar, Failure, FinishReason, GenerationRequest, LoadEvent, ModelRef, OutputOptions,
     Prompt, SamplingOptions, StopCause, Usage,
@@ -49,9 +49,13 @@ pub struct World {
 
 impl World {
     pub async fn new(rule: FakeRule, settings: TreeSettings) -> Self {
-        let factory = Arc::new(FakeFactory::new(rule));
-        let source = Arc::new(FakeSource::new(MODELS));
-        let parts = TreeParts { sources: vec![source], factory: factory.clone(), settings };
+        Self::of(FakeFactory::new(rule), settings).await
+    }
+
+    pub async fn of(factory: FakeFactory, settings: TreeSettings) -> Self {
+        let factory = Arc::new(factory);
+        let sources: Vec<Arc<dyn ModelSource>> = vec![Arc::new(FakeSource::new(MODELS))];
+        let parts = TreeParts { sources, factory: factory.clone(), settings };
         Self { gateway: Gateway::start(parts).await.expect("the tree starts"), factory }
     }
 
@@ -206,14 +210,11 @@ pub async fn drain<T>(mut events: mpsc::Receiver<T>) -> Vec<T> {
 }
 
 /// Waits for a condition.
-#[track_caller]
-pub fn eventually(what: &'static str, mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
-    async move {
-        let poll = async {
-            while !condition() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        assert!(tokio::time::timeout(TOO_LONG, poll).await.is_ok(), "it never came to pass that {what}");
-    }
+pub async fn eventually(what: &'static str, mut condition: impl FnMut() -> bool) {
+    let poll = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(tokio::time::timeout(TOO_LONG, poll).await.is_ok(), "it never came to pass that {what}");
 }
