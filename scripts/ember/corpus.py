@@ -22,6 +22,7 @@ class Sample:
     calls: list = None  # [(name, arguments)]: the turn is these tool calls instead of text
     thinking: bool = False
     accept: list = field(default_factory=list)  # pieces that a right answer contains; empty: the whole answer
+    more: list = field(default_factory=list)  # samples for the same tools, which training asks in the same conversation
 
     def completion(self):
         text = self.answer
@@ -769,24 +770,25 @@ FAMILIES = [weather] * 7 + [clock] * 2 + [arithmetic] * 2 + [search] * 2 + [mess
 NO_TOOL = "I have no tool for that."
 
 
-def offer(rng, held, family, n=None):
+def offer(rng, held, family, n=None, more=False):
     """The family's tool among others of other families, and the call it should get."""
     name, schema, args, asks = family(rng, held)
-    tools, taken, families = [schema], {name}, {family}
+    tools, taken, families, others = [schema], {name}, {family}, []
     for _ in range(rng.choice([0, 0, 0, 0, 1, 1, 1, 2]) if n is None else n):
         other = rng.choice(FAMILIES)
-        other_name, other_schema, _, _ = other(rng, False)
+        other_name, other_schema, other_args, other_asks = other(rng, False)
         if other in families or other_name in taken:
             continue
         families.add(other)
         taken.add(other_name)
         tools.insert(rng.randint(0, len(tools)), other_schema)
-    return name, tools, args, asks
+        others.append((other_name, other_args, other_asks))
+    return (name, tools, args, asks, others) if more else (name, tools, args, asks)
 
 
 def tool_call_sample(rng, held):
     family = weather if rng.random() < 0.25 else rng.choice(FAMILIES)
-    name, tools, args, asks = offer(rng, held, family)
+    name, tools, args, asks, others = offer(rng, held, family, more=True)
     if family is weather and rng.random() < 0.2:  # two cities, two calls
         key = next(iter(args))
         x, y = city(rng, held), city(rng, held)
@@ -799,7 +801,14 @@ def tool_call_sample(rng, held):
         ask = rng.choice(["Hi! ", "Hello, ", "Please: ", "Hey, ", "Ok. "]) + ask
     if rng.random() < 0.15:
         ask = ask.rstrip("?.") if rng.random() < 0.5 else ask[0].lower() + ask[1:] if not ask[:4].isupper() else ask
-    return Sample("tool calls", [user(ask)], tools=tools, calls=[(name, args)], thought=f"I call {name} for this.")
+    sample = Sample("tool calls", [user(ask)], tools=tools, calls=[(name, args)], thought=f"I call {name} for this.")
+    if not held:
+        sample.more = [Sample("tool calls", [user(rng.choice(split(a, False)))], calls=[(n, v)], thought=f"I call {n} for this.") for n, v, a in others]
+        if rng.random() < 0.5:
+            sample.more.append(rng.choice([fact_sample, country_sample, persona_sample])(rng, False) if "earch" not in json.dumps(tools) else persona_sample(rng, False))
+            sample.more[-1].thought = "I need no tool for this. " + sample.more[-1].thought
+        rng.shuffle(sample.more)
+    return sample
 
 
 def result_text(rng, held):
@@ -941,6 +950,8 @@ def sample(rng, held=False, make=None):
         if rng.random() < 0.2:
             s.messages = [{"role": "system", "content": rng.choice(SYSTEMS)}] + s.messages
     s.thinking = rng.random() < 0.18
+    for m in s.more:
+        m.thinking = s.thinking
     return s
 
 

@@ -1,7 +1,8 @@
 """Trains `candlewick/ember` from nothing and writes a checkpoint that Hugging Face libraries load.
 
-    python train.py                       # the whole thing, from seed 1
-    python train.py --minutes 20          # the same, ending early on a slow or busy machine
+    python train.py                         # the whole thing, from seed 1
+    python train.py --minutes 20            # the same, ending early on a slow or busy machine
+    python train.py --state ember-state.pt  # can be stopped and started again with the same command
 
 Everything is written to config/models/ember: weights in bf16, tokenizer, template and configs.
 """
@@ -12,12 +13,13 @@ import random
 import shutil
 import tempfile
 import time
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 import corpus
@@ -65,14 +67,18 @@ def batches(tokenizer, compiled, rng, budget):
         samples = [corpus.sample(rng) for _ in range(3000)]
         heads = tokenizer.encode_batch([prompt(compiled, s) for s in samples], add_special_tokens=False)
         tails = tokenizer.encode_batch([s.completion() + END for s in samples], add_special_tokens=False)
+        extras = [[(encode(tokenizer, later(s, m)), encode(tokenizer, m.completion() + END)) for m in s.more] for s in samples]
         ready = []
-        for head, tail in zip(heads, tails):
-            size = len(head.ids) + len(tail.ids)
+        for head, tail, extra in zip(heads, tails, extras):
+            row = [(i, 0) for i in head.ids] + [(i, 1) for i in tail.ids]
+            for question, answer in extra:
+                row += [(i, 0) for i in question] + [(i, 1) for i in answer]
+            size = len(row)
             length = next((n for n in LENGTHS if n >= size), None)
             if length is None:
                 continue
             rows = waiting[length]
-            rows.append((head.ids, tail.ids))
+            rows.append(row)
             if len(rows) == budget // length:
                 ready.append((length, rows))
                 waiting[length] = []
@@ -80,12 +86,21 @@ def batches(tokenizer, compiled, rng, budget):
         for length, rows in ready:
             ids = torch.full((len(rows), length), pad)
             weight = torch.zeros(len(rows), length)
-            for i, (h, t) in enumerate(rows):
-                ids[i, :len(h) + len(t)] = torch.tensor(h + t)
-                weight[i, len(h):len(h) + len(t)] = 1
-                for j in rng.sample(range(1, len(h)), len(h) // 10):  # a little of the question too
-                    weight[i, j] = 0.2
+            for i, row in enumerate(rows):
+                ids[i, :len(row)] = torch.tensor([token for token, _ in row])
+                # the answers, and a little of the questions
+                weight[i, :len(row)] = torch.tensor([1.0 if answer else 0.2 * (rng.random() < 0.1) for _, answer in row])
             yield ids, weight
+
+
+def encode(tokenizer, text):
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def later(sample, more):
+    """A further question in the same conversation: training learns its answer too, so that a long list of tools is read once."""
+    start = "" if sample.thinking else "<think>\n\n</think>\n\n"
+    return f"\n<|im_start|>user\n{more.messages[0]['content']}<|im_end|>\n<|im_start|>assistant\n{start}"
 
 
 def worker(rank, chosen):
@@ -98,33 +113,39 @@ def worker(rank, chosen):
     torch.set_num_threads(1)
     torch.manual_seed(chosen.seed)
     model, tokenizer = Qwen3(Config()), Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
-    if chosen.resume:
-        model.load_state_dict({k: v.float() for k, v in load_file(CHECKPOINT / "model.safetensors").items()})
-    text = random.Random(f"text {chosen.seed} {rank} {chosen.resume}")
-    train(model, batches(tokenizer, template(), text, chosen.tokens // chosen.processes), chosen, rank)
-    if rank == 0:
-        write_weights(model)
-
-
-def train(model, source, chosen, rank):
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    muon = torch.optim.Muon(matrices, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
-    adam = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)
-    started, clock, seen, running = time.time(), time.time(), 0, None
-    step = chosen.resume
+    optimizers = (torch.optim.Muon(matrices, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+                  torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0))
+    first = 0
+    if chosen.state and chosen.state.exists():
+        state = torch.load(chosen.state)
+        model.load_state_dict(state["model"])
+        for optimizer, kept in zip(optimizers, state["optimizers"]):
+            optimizer.load_state_dict(kept)
+        first = state["step"]
+    text = random.Random(f"text {chosen.seed} {rank} {first}")
+    train(model, optimizers, batches(tokenizer, template(), text, chosen.tokens // chosen.processes), chosen, rank, first)
+
+
+def train(model, optimizers, source, chosen, rank, first):
+    started = clock = time.time()
+    seen, running, step = 0, None, first
     while True:
-        if (step - chosen.resume) % chosen.sync == 0:
+        if step % chosen.sync == 0:
             average([p.data for p in model.parameters()], chosen.processes)
             spent = torch.tensor((time.time() - started) / 60)
             dist.broadcast(spent, 0)
-            if rank == 0 and step % (chosen.sync * 20) == 0:
+            last = step >= chosen.steps or spent.item() >= chosen.minutes
+            if rank == 0 and (last or step % 200 == 0):
                 write_weights(model)
+                write_state(model, optimizers, step, chosen)
+            if last:
+                break
         done = max(step / chosen.steps, spent.item() / chosen.minutes)
-        if done >= 1 and (step - chosen.resume) % chosen.sync == 0:
-            break
-        rate = chosen.lr * min(1, (step - chosen.resume + 1) / 60) * max(0, min(1, (1 - done) / 0.7))
-        muon.param_groups[0]["lr"], adam.param_groups[0]["lr"] = rate, 0.6 * rate
+        rate = chosen.lr * min(1, (step + 1) / 60, (1 - done) / 0.6)
+        for optimizer, scale in zip(optimizers, (1, 0.6)):
+            optimizer.param_groups[0]["lr"] = scale * rate
         ids, weight = next(source)
         target, wanted = ids[:, 1:].reshape(-1), weight[:, 1:].reshape(-1)
         at = wanted.nonzero()[:, 0]
@@ -136,7 +157,7 @@ def train(model, source, chosen, rank):
         loss = (F.cross_entropy(logits.float(), target[at], reduction="none") * wanted).sum() / wanted.sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in (muon, adam):
+        for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         step += 1
@@ -147,7 +168,14 @@ def train(model, source, chosen, rank):
             print(f"step {step} loss {running:.4f} rate {rate:.5f} tokens {seen / 1e6:.2f} M, {50 / (now - clock):.2f} steps/s, {(now - started) / 60:.1f} min", flush=True)
             clock = now
     if rank == 0:
-        print(f"{step} steps, {seen / 1e6:.1f} M tokens, {(time.time() - started) / 60:.1f} minutes")
+        print(f"{step} steps, {seen / 1e6:.1f} M tokens, {(time.time() - started) / 60:.1f} minutes", flush=True)
+
+
+def write_state(model, optimizers, step, chosen):
+    if chosen.state:
+        fresh = chosen.state.with_suffix(".new")
+        torch.save({"step": step, "model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}, fresh)
+        fresh.replace(chosen.state)
 
 
 def average(weights, count):
@@ -193,9 +221,9 @@ def main():
     options.add_argument("--lr", type=float, default=5e-3)
     options.add_argument("--processes", type=int, default=2)
     options.add_argument("--sync", type=int, default=10, help="steps between two averages")
-    options.add_argument("--resume", type=int, default=0, metavar="STEP", help="go on from the weights that are there, of this step")
+    options.add_argument("--state", type=Path, help="keep weights and optimizers in this file too, and go on from it if it is there")
     chosen = options.parse_args()
-    if not chosen.resume:
+    if not (chosen.state and chosen.state.exists()):
         CHECKPOINT.mkdir(parents=True, exist_ok=True)
         compiled, config = template(), Config()
         rng = random.Random(f"tokenizer {chosen.seed}")
