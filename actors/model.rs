@@ -3,28 +3,31 @@
 //! The registry sends it work; loader, batcher and requests are its children. Invariants: one load at a time, whoever asks;
 //! never unloaded for idleness while a request is in flight; weights outlive every batcher; a load that failed is an answer
 //! to all who wait and is remembered for a while; when a request ends in whatever way, its sequences are forgotten.
+//! What it does in a load is in `model/load.rs`, and in a crash in `model/crash.rs`.
+
+mod crash;
+mod load;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use candlewick_engine::LoadError;
-use candlewick_protocol::{ErrorKind, Event, Failure, LoadEvent, ModelRef, ModelStatus, RequestKey};
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use tokio::time::Instant;
+use candlewick_protocol::{ErrorKind, Event, Failure, LoadEvent, ModelRef, RequestKey};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::batcher::{Batcher, BatcherArgs, BatcherCrash, BatcherMsg};
+use crate::batcher::BatcherMsg;
 use crate::board::{Line, display_id};
 use crate::census::Presence;
-use crate::loader::{LoadedModel, Loader, LoaderArgs, LoaderMsg};
+use crate::loader::{LoadedModel, LoaderMsg};
 use crate::metrics::{Counted, ModelMetrics};
 use crate::outlet::Outlet;
-use crate::progress::{LoadProgress, StageProgress, loading};
+use crate::progress::{LoadProgress, StageProgress};
 use crate::quarantine::Quarantine;
 use crate::registry::RegistryMsg;
 use crate::request::{Request, RequestArgs, RequestMsg, Submission};
-use crate::restart::{RestartLog, RestartPolicy, Verdict};
+use crate::restart::RestartLog;
 use crate::tree::{Tree, tell, tell_after};
 
 /// Supervises one model.
@@ -225,189 +228,6 @@ impl ModelState {
         }
         self.requests.insert(actor.get_id(), InFlight { key, actor });
         Ok(())
-    }
-
-    /// An explicit load also tries again what is remembered as failed.
-    async fn subscribe(
-        &mut self,
-        myself: &ActorRef<ModelMsg>,
-        mut outlet: Outlet<LoadEvent>,
-    ) -> Result<(), ActorProcessingErr> {
-        match &mut self.phase {
-            Phase::Loaded { .. } => {
-                outlet.end(LoadEvent::Ready { model: self.id.clone(), cached: true });
-                self.settle(myself);
-            }
-            Phase::Loading { progress, subscribers, .. } => {
-                for &stage in progress.replay() {
-                    // Room enough: a stream just opened holds more than there are stages.
-                    let _ = outlet.try_send(loading(&self.id, stage));
-                }
-                subscribers.push(outlet);
-            }
-            Phase::Empty | Phase::Failed(_) => self.start_load(myself, vec![outlet]).await?,
-        }
-        Ok(())
-    }
-
-    async fn start_load(
-        &mut self,
-        myself: &ActorRef<ModelMsg>,
-        subscribers: Vec<Outlet<LoadEvent>>,
-    ) -> Result<(), ActorProcessingErr> {
-        self.attempt += 1;
-        self.timer = None;
-        self.restarts = RestartLog::default();
-        let args = LoaderArgs {
-            tree: self.tree.clone(),
-            model: self.model.clone(),
-            attempt: self.attempt,
-            supervisor: myself.clone(),
-        };
-        let (loader, _) = Actor::spawn_linked(None, Loader, args, myself.get_cell()).await?;
-        self.phase = Phase::Loading { loader, progress: LoadProgress::default(), subscribers };
-        self.line.write(ModelStatus::Loading, None, None, None);
-        tracing::info!(model = %self.id, "loading");
-        Ok(())
-    }
-
-    fn advance(&mut self, attempt: u64, news: StageProgress) {
-        let Phase::Loading { progress, subscribers, .. } = &mut self.phase else { return };
-        if attempt != self.attempt || !progress.advance(news) {
-            return;
-        }
-        subscribers.retain(|outlet| !outlet.is_closed());
-        for outlet in subscribers {
-            // Who is so far behind gets the stages that follow, and the end.
-            let _ = outlet.try_send(loading(&self.id, news));
-        }
-        self.requests.values().for_each(|request| tell(&request.actor, RequestMsg::Loading(news)));
-    }
-
-    async fn finish_load(&mut self, myself: &ActorRef<ModelMsg>, attempt: u64, model: Arc<LoadedModel>) {
-        let Phase::Loading { subscribers, .. } = &mut self.phase else { return };
-        if attempt != self.attempt {
-            return;
-        }
-        let subscribers = std::mem::take(subscribers);
-        // The board first: who is told that the model is ready finds it so.
-        let max_model_len = Some(model.capacity.max_model_len as u64);
-        self.line.write(ModelStatus::Loaded, None, max_model_len, model.commit.clone());
-        self.requests
-            .values()
-            .for_each(|request| tell(&request.actor, RequestMsg::ModelReady(model.clone())));
-        let info = model.weights.info();
-        tracing::info!(
-            model = %self.id, family = info.family, parameters = info.num_parameters, bytes = info.weight_bytes,
-            "loaded"
-        );
-        self.phase = Phase::Loaded { model, batcher: None, _counted: self.tree.metrics.model_loaded() };
-        for mut outlet in subscribers {
-            outlet.end(LoadEvent::Ready { model: self.id.clone(), cached: false });
-        }
-        self.start_batcher(myself).await;
-    }
-
-    fn fail_load(&mut self, myself: &ActorRef<ModelMsg>, attempt: u64, error: LoadError) {
-        if attempt != self.attempt || !matches!(self.phase, Phase::Loading { .. }) {
-            return;
-        }
-        tracing::warn!(model = %self.id, kind = ?error.kind(), "load failed: {error}");
-        let failure = error.failure();
-        let ttl = self.tree.settings().load_failure_ttl;
-        // Not `Failed`, which is for what crashed too often: the next request tries again.
-        self.line.write(ModelStatus::Available, Some(failure.clone()), None, None);
-        drop(self.clear(failure.clone()));
-        self.phase = Phase::Failed(failure);
-        self.set_timer(myself, ttl);
-    }
-
-    /// Starts a batcher and tells every request where to admit itself, the first time or again.
-    async fn start_batcher(&mut self, myself: &ActorRef<ModelMsg>) {
-        let Phase::Loaded { model, batcher, .. } = &mut self.phase else { return };
-        let args =
-            BatcherArgs { tree: self.tree.clone(), model: model.clone(), metrics: self.metrics.clone() };
-        match Actor::spawn_linked(None, Batcher, args, myself.get_cell()).await {
-            Ok((started, _)) => {
-                *batcher = Some(started.clone());
-                for request in self.requests.values() {
-                    let solo = self.quarantine.is_solo(request.key);
-                    tell(&request.actor, RequestMsg::BatcherReady { batcher: started.clone(), solo });
-                }
-                self.settle(myself);
-            }
-            Err(error) => self.give_up(myself, &error.to_string()),
-        }
-    }
-
-    async fn child_failed(
-        &mut self,
-        myself: &ActorRef<ModelMsg>,
-        child: &ActorCell,
-        error: ActorProcessingErr,
-    ) {
-        match &self.phase {
-            Phase::Loading { loader, .. } if loader.get_id() == child.get_id() => {
-                let why = format!("loading panicked: {error}");
-                self.fail_load(myself, self.attempt, LoadError::Internal(why));
-            }
-            Phase::Loaded { batcher: Some(batcher), .. } if batcher.get_id() == child.get_id() => {
-                // A batcher that broke outside of a step does not know whom to suspect: then it is everyone.
-                let crash = error.downcast::<BatcherCrash>().map(|crash| *crash).unwrap_or_else(|error| {
-                    BatcherCrash {
-                        suspects: self.requests.values().map(|request| request.key).collect(),
-                        why: error.to_string(),
-                    }
-                });
-                self.batcher_crashed(myself, crash).await;
-            }
-            _ => {
-                tracing::error!(model = %self.id, "a request's actor crashed: {error}");
-                self.request_ended(myself, child.get_id());
-            }
-        }
-    }
-
-    async fn batcher_crashed(
-        &mut self,
-        myself: &ActorRef<ModelMsg>,
-        BatcherCrash { suspects, why }: BatcherCrash,
-    ) {
-        let Phase::Loaded { batcher, .. } = &mut self.phase else { return };
-        *batcher = None;
-        tracing::error!(model = %self.id, num_suspects = suspects.len(), "the batcher crashed: {why}");
-        let guilty = self.quarantine.crashed(&suspects);
-        if let Some(request) = self.requests.values().find(|request| Some(request.key) == guilty) {
-            let message = format!(
-                "the model crashed on this request whenever it was run, at last with nothing beside it: {why}"
-            );
-            tell(&request.actor, RequestMsg::Fail(Failure::new(ErrorKind::Internal, message)));
-        }
-        let settings = self.tree.settings();
-        let policy = RestartPolicy { max_restarts: settings.max_restarts, window: settings.restart_window };
-        match self.restarts.crashed(Instant::now(), policy) {
-            Verdict::GiveUp => self.give_up(myself, &why),
-            Verdict::Restart { after } => {
-                self.metrics.batcher_restarts.inc();
-                match after {
-                    Duration::ZERO => self.start_batcher(myself).await,
-                    _ => self.set_timer(myself, after),
-                }
-            }
-        }
-    }
-
-    /// It crashed too often. Its memory is freed: weights that crash every batcher are not to be trusted either.
-    fn give_up(&mut self, myself: &ActorRef<ModelMsg>, why: &str) {
-        let window = self.tree.settings().restart_window;
-        let message =
-            format!("model '{}' crashed too often and was given up for now; the last time: {why}", self.id);
-        let failure = Failure::new(ErrorKind::Unavailable, message).with_retry_after(window);
-        tracing::error!(model = %self.id, "given up: {why}");
-        self.line.write(ModelStatus::Failed, Some(failure.clone()), None, None);
-        drop(self.clear(failure.clone()));
-        self.phase = Phase::Failed(failure);
-        self.set_timer(myself, window);
     }
 
     fn unload(&mut self, myself: &ActorRef<ModelMsg>, force: bool, reply: RpcReplyPort<Result<(), Failure>>) {

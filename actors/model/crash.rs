@@ -1,0 +1,105 @@
+//! The supervisor's part in a crash: whom to suspect, when to restart, when to give up. The decisions are pure and elsewhere
+//! (`quarantine.rs`, `restart.rs`); here they are carried out.
+
+use std::time::Duration;
+
+use candlewick_engine::LoadError;
+use candlewick_protocol::{ErrorKind, Failure, ModelStatus};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
+
+use super::{ModelMsg, ModelState, Phase};
+use crate::batcher::{Batcher, BatcherArgs, BatcherCrash};
+use crate::request::RequestMsg;
+use crate::restart::{RestartPolicy, Verdict};
+use crate::tree::tell;
+
+impl ModelState {
+    /// Starts a batcher and tells every request where to admit itself, the first time or again.
+    pub(super) async fn start_batcher(&mut self, myself: &ActorRef<ModelMsg>) {
+        let Phase::Loaded { model, batcher, .. } = &mut self.phase else { return };
+        let args =
+            BatcherArgs { tree: self.tree.clone(), model: model.clone(), metrics: self.metrics.clone() };
+        match Actor::spawn_linked(None, Batcher, args, myself.get_cell()).await {
+            Ok((started, _)) => {
+                *batcher = Some(started.clone());
+                for request in self.requests.values() {
+                    let solo = self.quarantine.is_solo(request.key);
+                    tell(&request.actor, RequestMsg::BatcherReady { batcher: started.clone(), solo });
+                }
+                self.settle(myself);
+            }
+            Err(error) => self.give_up(myself, &error.to_string()),
+        }
+    }
+
+    pub(super) async fn child_failed(
+        &mut self,
+        myself: &ActorRef<ModelMsg>,
+        child: &ActorCell,
+        error: ActorProcessingErr,
+    ) {
+        match &self.phase {
+            Phase::Loading { loader, .. } if loader.get_id() == child.get_id() => {
+                let why = format!("loading panicked: {error}");
+                self.fail_load(myself, self.attempt, LoadError::Internal(why));
+            }
+            Phase::Loaded { batcher: Some(batcher), .. } if batcher.get_id() == child.get_id() => {
+                // A batcher that broke outside of a step does not know whom to suspect: then it is everyone.
+                let crash = error.downcast::<BatcherCrash>().map(|crash| *crash).unwrap_or_else(|error| {
+                    BatcherCrash {
+                        suspects: self.requests.values().map(|request| request.key).collect(),
+                        why: error.to_string(),
+                    }
+                });
+                self.batcher_crashed(myself, crash).await;
+            }
+            _ => {
+                tracing::error!(model = %self.id, "a request's actor crashed: {error}");
+                self.request_ended(myself, child.get_id());
+            }
+        }
+    }
+
+    pub(super) async fn batcher_crashed(
+        &mut self,
+        myself: &ActorRef<ModelMsg>,
+        BatcherCrash { suspects, why }: BatcherCrash,
+    ) {
+        let Phase::Loaded { batcher, .. } = &mut self.phase else { return };
+        *batcher = None;
+        tracing::error!(model = %self.id, num_suspects = suspects.len(), "the batcher crashed: {why}");
+        let guilty = self.quarantine.crashed(&suspects);
+        if let Some(request) = self.requests.values().find(|request| Some(request.key) == guilty) {
+            let message = format!(
+                "the model crashed on this request whenever it was run, at last with nothing beside it: {why}"
+            );
+            tell(&request.actor, RequestMsg::Fail(Failure::new(ErrorKind::Internal, message)));
+        }
+        let settings = self.tree.settings();
+        let policy = RestartPolicy { max_restarts: settings.max_restarts, window: settings.restart_window };
+        match self.restarts.crashed(Instant::now(), policy) {
+            Verdict::GiveUp => self.give_up(myself, &why),
+            Verdict::Restart { after } => {
+                self.metrics.batcher_restarts.inc();
+                match after {
+                    Duration::ZERO => self.start_batcher(myself).await,
+                    _ => self.set_timer(myself, after),
+                }
+            }
+        }
+    }
+
+    /// It crashed too often. Its memory is freed: weights that crash every batcher are not to be trusted either.
+    pub(super) fn give_up(&mut self, myself: &ActorRef<ModelMsg>, why: &str) {
+        let window = self.tree.settings().restart_window;
+        let message =
+            format!("model '{}' crashed too often and was given up for now; the last time: {why}", self.id);
+        let failure = Failure::new(ErrorKind::Unavailable, message).with_retry_after(window);
+        tracing::error!(model = %self.id, "given up: {why}");
+        self.line.write(ModelStatus::Failed, Some(failure.clone()), None, None);
+        drop(self.clear(failure.clone()));
+        self.phase = Phase::Failed(failure);
+        self.set_timer(myself, window);
+    }
+}

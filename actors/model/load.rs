@@ -1,0 +1,117 @@
+//! The supervisor's part in a load: one at a time, whoever asks; all who wait are told the same.
+
+use std::sync::Arc;
+
+use candlewick_engine::LoadError;
+use candlewick_protocol::{LoadEvent, ModelStatus};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use super::{ModelMsg, ModelState, Phase};
+use crate::loader::{LoadedModel, Loader, LoaderArgs};
+use crate::outlet::Outlet;
+use crate::progress::{LoadProgress, StageProgress, loading};
+use crate::request::RequestMsg;
+use crate::restart::RestartLog;
+use crate::tree::tell;
+
+impl ModelState {
+    /// An explicit load also tries again what is remembered as failed.
+    pub(super) async fn subscribe(
+        &mut self,
+        myself: &ActorRef<ModelMsg>,
+        mut outlet: Outlet<LoadEvent>,
+    ) -> Result<(), ActorProcessingErr> {
+        match &mut self.phase {
+            Phase::Loaded { .. } => {
+                outlet.end(LoadEvent::Ready { model: self.id.clone(), cached: true });
+                self.settle(myself);
+            }
+            Phase::Loading { progress, subscribers, .. } => {
+                for &stage in progress.replay() {
+                    // Room enough: a stream just opened holds more than there are stages.
+                    let _ = outlet.try_send(loading(&self.id, stage));
+                }
+                subscribers.push(outlet);
+            }
+            Phase::Empty | Phase::Failed(_) => self.start_load(myself, vec![outlet]).await?,
+        }
+        Ok(())
+    }
+
+    pub(super) async fn start_load(
+        &mut self,
+        myself: &ActorRef<ModelMsg>,
+        subscribers: Vec<Outlet<LoadEvent>>,
+    ) -> Result<(), ActorProcessingErr> {
+        self.attempt += 1;
+        self.timer = None;
+        self.restarts = RestartLog::default();
+        let args = LoaderArgs {
+            tree: self.tree.clone(),
+            model: self.model.clone(),
+            attempt: self.attempt,
+            supervisor: myself.clone(),
+        };
+        let (loader, _) = Actor::spawn_linked(None, Loader, args, myself.get_cell()).await?;
+        self.phase = Phase::Loading { loader, progress: LoadProgress::default(), subscribers };
+        self.line.write(ModelStatus::Loading, None, None, None);
+        tracing::info!(model = %self.id, "loading");
+        Ok(())
+    }
+
+    pub(super) fn advance(&mut self, attempt: u64, news: StageProgress) {
+        let Phase::Loading { progress, subscribers, .. } = &mut self.phase else { return };
+        if attempt != self.attempt || !progress.advance(news) {
+            return;
+        }
+        subscribers.retain(|outlet| !outlet.is_closed());
+        for outlet in subscribers {
+            // Who is so far behind gets the stages that follow, and the end.
+            let _ = outlet.try_send(loading(&self.id, news));
+        }
+        self.requests.values().for_each(|request| tell(&request.actor, RequestMsg::Loading(news)));
+    }
+
+    pub(super) async fn finish_load(
+        &mut self,
+        myself: &ActorRef<ModelMsg>,
+        attempt: u64,
+        model: Arc<LoadedModel>,
+    ) {
+        let Phase::Loading { subscribers, .. } = &mut self.phase else { return };
+        if attempt != self.attempt {
+            return;
+        }
+        let subscribers = std::mem::take(subscribers);
+        // The board first: who is told that the model is ready finds it so.
+        let max_model_len = Some(model.capacity.max_model_len as u64);
+        self.line.write(ModelStatus::Loaded, None, max_model_len, model.commit.clone());
+        self.requests
+            .values()
+            .for_each(|request| tell(&request.actor, RequestMsg::ModelReady(model.clone())));
+        let info = model.weights.info();
+        tracing::info!(
+            model = %self.id, family = info.family, parameters = info.num_parameters, bytes = info.weight_bytes,
+            "loaded"
+        );
+        self.phase = Phase::Loaded { model, batcher: None, _counted: self.tree.metrics.model_loaded() };
+        for mut outlet in subscribers {
+            outlet.end(LoadEvent::Ready { model: self.id.clone(), cached: false });
+        }
+        self.start_batcher(myself).await;
+    }
+
+    pub(super) fn fail_load(&mut self, myself: &ActorRef<ModelMsg>, attempt: u64, error: LoadError) {
+        if attempt != self.attempt || !matches!(self.phase, Phase::Loading { .. }) {
+            return;
+        }
+        tracing::warn!(model = %self.id, kind = ?error.kind(), "load failed: {error}");
+        let failure = error.failure();
+        let ttl = self.tree.settings().load_failure_ttl;
+        // Not `Failed`, which is for what crashed too often: the next request tries again.
+        self.line.write(ModelStatus::Available, Some(failure.clone()), None, None);
+        drop(self.clear(failure.clone()));
+        self.phase = Phase::Failed(failure);
+        self.set_timer(myself, ttl);
+    }
+}
