@@ -340,6 +340,7 @@ impl Task<'_> {
     /// # Safety
     /// As for `add_values`; `dim + 16 C` is at most the padded head.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
     unsafe fn sum_values<L: Lanes, const R: usize, const C: usize>(
         &self,
         weights: &[f32],
@@ -348,30 +349,36 @@ impl Task<'_> {
         dim: usize,
     ) -> [[L; C]; R] {
         let block_size = self.kv.block_size;
-        assert!(weights.len() >= (R - 1) * width + seen.len(), "a weight for each head and position");
-        // SAFETY: weights by the line above, values because a block's slice is checked below; `L` by the caller.
-        unsafe {
-            let mut sums = [[L::zero(); C]; R];
-            for index in seen.start / block_size..seen.end.div_ceil(block_size) {
-                let values = &self.kv.values[self.block_start(index)..][..block_size * self.kv.padded_head];
-                let first = seen.start.max(index * block_size);
-                for position in first..seen.end.min((index + 1) * block_size) {
-                    let slot = position - index * block_size;
-                    let value = values.as_ptr().add(slot * self.kv.padded_head + dim);
-                    let mut parts = [L::zero(); C];
-                    for (c, part) in parts.iter_mut().enumerate() {
-                        *part = L::load_f32(value.add(c * LANES));
-                    }
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let weight = L::splat(*weights.get_unchecked(r * width + position - seen.start));
-                        for (sum, part) in sums.iter_mut().zip(parts) {
-                            *sum = sum.add_product(weight, part);
-                        }
+        let mut rows = [&weights[..seen.len()]; R];
+        for r in 1..R {
+            rows[r] = &weights[r * width..][..seen.len()];
+        }
+        // SAFETY: `L` is enabled.
+        let zero = unsafe { L::zero() };
+        let mut sums = [[zero; C]; R];
+        for index in seen.start / block_size..seen.end.div_ceil(block_size) {
+            let values = &self.kv.values[self.block_start(index)..][..block_size * self.kv.padded_head];
+            let positions = seen.start.max(index * block_size)..seen.end.min((index + 1) * block_size);
+            let first = (positions.start - index * block_size) * self.kv.padded_head + dim;
+            let mut value = values[first..].as_ptr();
+            for column in positions.start - seen.start..positions.end - seen.start {
+                let mut parts = [zero; C];
+                for c in 0..C {
+                    // SAFETY: the slots of `positions` lie within the block, which was just sliced.
+                    parts[c] = unsafe { L::load_f32(value.wrapping_add(c * LANES)) };
+                }
+                value = value.wrapping_add(self.kv.padded_head);
+                for r in 0..R {
+                    // SAFETY: `L` is enabled.
+                    let weight = unsafe { L::splat(rows[r][column]) };
+                    for c in 0..C {
+                        // SAFETY: as above.
+                        sums[r][c] = unsafe { sums[r][c].add_product(weight, parts[c]) };
                     }
                 }
             }
-            sums
         }
+        sums
     }
 }
 

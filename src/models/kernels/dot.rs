@@ -7,10 +7,14 @@ use super::lanes::{Element, Kernel, LANES, Lanes};
 /// Each product has sixteen partial sums of its own, in steps of sixteen along `k`, and a last step padded with zeros:
 /// the order does not depend on `R` and `C`.
 ///
+/// Loops count and pointers wrap, so that the compiler unrolls the one and checks neither: the sums then live in
+/// registers, also in a build with debug assertions.
+///
 /// # Safety
 /// `x` is valid for `R` rows of `k` at distance `x_stride`, `w` for `C` rows of `k` at distance `w_stride`; `L` is
 /// enabled.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)]
 pub(crate) unsafe fn tile<L: Lanes, W: Element, const R: usize, const C: usize>(
     x: *const f32,
     x_stride: usize,
@@ -21,30 +25,30 @@ pub(crate) unsafe fn tile<L: Lanes, W: Element, const R: usize, const C: usize>(
     // SAFETY: the caller's promise; offsets stay below `k` in each row.
     unsafe {
         let mut sums = [[L::zero(); C]; R];
-        let whole = k - k % LANES;
-        let mut at = 0;
-        while at < whole {
+        let (mut x, mut w) = (x, w);
+        for _ in 0..k / LANES {
             let mut weights = [L::zero(); C];
-            for (c, weight) in weights.iter_mut().enumerate() {
-                *weight = W::load::<L>(w.add(c * w_stride + at));
+            for c in 0..C {
+                weights[c] = W::load::<L>(w.wrapping_add(c.wrapping_mul(w_stride)));
             }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let input = L::load_f32(x.add(r * x_stride + at));
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum = sum.add_product(input, weight);
+            for r in 0..R {
+                let input = L::load_f32(x.wrapping_add(r.wrapping_mul(x_stride)));
+                for c in 0..C {
+                    sums[r][c] = sums[r][c].add_product(input, weights[c]);
                 }
             }
-            at += LANES;
+            (x, w) = (x.wrapping_add(LANES), w.wrapping_add(LANES));
         }
-        if whole < k {
+        let rest = k % LANES;
+        if rest > 0 {
             let mut weights = [L::zero(); C];
-            for (c, weight) in weights.iter_mut().enumerate() {
-                *weight = W::load::<L>(padded(w.add(c * w_stride + whole), k - whole).as_ptr());
+            for c in 0..C {
+                weights[c] = W::load::<L>(padded(w.wrapping_add(c.wrapping_mul(w_stride)), rest).as_ptr());
             }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let input = L::load_f32(padded(x.add(r * x_stride + whole), k - whole).as_ptr());
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum = sum.add_product(input, weight);
+            for r in 0..R {
+                let input = L::load_f32(padded(x.wrapping_add(r.wrapping_mul(x_stride)), rest).as_ptr());
+                for c in 0..C {
+                    sums[r][c] = sums[r][c].add_product(input, weights[c]);
                 }
             }
         }

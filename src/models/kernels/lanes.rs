@@ -3,6 +3,10 @@
 //! A kernel is written once over [`Lanes`] and compiled for each instruction set; [`dispatch`] picks one. All of them
 //! keep the same sixteen partial sums and add them up in the same tree, so that the instruction set changes a result
 //! only where a machine has no fused multiply-add.
+//!
+//! On x86 memory is read and written by the masked instructions with every lane on, which compile to the plain ones:
+//! the plain intrinsics go through `ptr::read_unaligned`, whose checks in a build with debug assertions (our tests, and
+//! `cargo run`) cost more than the arithmetic.
 
 use half::{bf16, f16};
 
@@ -115,7 +119,7 @@ pub(crate) enum Isa {
     /// AVX2 with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512 foundation.
+    /// AVX-512, foundation and vector lengths.
     #[cfg(target_arch = "x86_64")]
     Avx512,
 }
@@ -133,7 +137,7 @@ impl Isa {
             let avx2 = is_x86_feature_detected!("avx2")
                 && is_x86_feature_detected!("fma")
                 && is_x86_feature_detected!("f16c");
-            let avx512 = avx2 && is_x86_feature_detected!("avx512f");
+            let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
             match (avx2, avx512) {
                 (true, true) => &[Self::Portable, Self::Avx2, Self::Avx512],
                 (true, false) => &[Self::Portable, Self::Avx2],
@@ -249,8 +253,8 @@ mod x86 {
     }
 
     /// # Safety
-    /// The machine has AVX-512F, AVX2, FMA and F16C.
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    /// The machine has AVX-512F and VL, AVX2, FMA and F16C.
+    #[target_feature(enable = "avx512f,avx512vl,avx2,fma,f16c")]
     pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
         // SAFETY: the features are enabled here.
         unsafe { kernel.run::<Avx512>() }
@@ -289,7 +293,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn load_f32(from: *const f32) -> Self {
             // SAFETY: as above.
-            unsafe { Self(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))) }
+            unsafe {
+                let all = _mm256_set1_epi32(-1);
+                Self(_mm256_maskload_ps(from, all), _mm256_maskload_ps(from.wrapping_add(8), all))
+            }
         }
 
         #[inline(always)]
@@ -297,10 +304,10 @@ mod x86 {
             // SAFETY: as above. A bf16 is the upper half of an f32.
             unsafe {
                 let widen = |from: *const bf16| {
-                    let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+                    let halves = _mm256_cvtepu16_epi32(_mm_maskload_epi32(from.cast(), _mm_set1_epi32(-1)));
                     _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
                 };
-                Self(widen(from), widen(from.add(8)))
+                Self(widen(from), widen(from.wrapping_add(8)))
             }
         }
 
@@ -308,8 +315,9 @@ mod x86 {
         unsafe fn load_f16(from: *const f16) -> Self {
             // SAFETY: as above.
             unsafe {
-                let widen = |from: *const f16| _mm256_cvtph_ps(_mm_loadu_si128(from.cast()));
-                Self(widen(from), widen(from.add(8)))
+                let widen =
+                    |from: *const f16| _mm256_cvtph_ps(_mm_maskload_epi32(from.cast(), _mm_set1_epi32(-1)));
+                Self(widen(from), widen(from.wrapping_add(8)))
             }
         }
 
@@ -317,8 +325,9 @@ mod x86 {
         unsafe fn store(self, to: *mut f32) {
             // SAFETY: as above.
             unsafe {
-                _mm256_storeu_ps(to, self.0);
-                _mm256_storeu_ps(to.add(8), self.1);
+                let all = _mm256_set1_epi32(-1);
+                _mm256_maskstore_ps(to, all, self.0);
+                _mm256_maskstore_ps(to.wrapping_add(8), all, self.1);
             }
         }
 
@@ -357,14 +366,14 @@ mod x86 {
         #[inline(always)]
         unsafe fn load_f32(from: *const f32) -> Self {
             // SAFETY: as above.
-            unsafe { Self(_mm512_loadu_ps(from)) }
+            unsafe { Self(_mm512_maskz_loadu_ps(0xFFFF, from)) }
         }
 
         #[inline(always)]
         unsafe fn load_bf16(from: *const bf16) -> Self {
             // SAFETY: as above. A bf16 is the upper half of an f32.
             unsafe {
-                let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+                let halves = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi32(0xFF, from.cast()));
                 Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves)))
             }
         }
@@ -372,13 +381,13 @@ mod x86 {
         #[inline(always)]
         unsafe fn load_f16(from: *const f16) -> Self {
             // SAFETY: as above.
-            unsafe { Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))) }
+            unsafe { Self(_mm512_cvtph_ps(_mm256_maskz_loadu_epi32(0xFF, from.cast()))) }
         }
 
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             // SAFETY: as above.
-            unsafe { _mm512_storeu_ps(to, self.0) }
+            unsafe { _mm512_mask_storeu_ps(to, 0xFFFF, self.0) }
         }
 
         #[inline(always)]

@@ -291,3 +291,71 @@ impl CustomOp1 for RopeOp<'_> {
         Ok((CpuStorage::F32(out), at.shape().clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rope(config: Value, head_dim: usize) -> Rope {
+        Rope::new(RopeConfig::read(Config(&config), 10_000.0, 128).unwrap(), head_dim)
+    }
+
+    fn close(found: &[f32], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6 * expected.abs(), "{found}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn both_spellings_mean_the_same() {
+        let read = |config: Value| RopeConfig::read(Config(&config), 10_000.0, 128).unwrap();
+        let hub = read(json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}));
+        let v5 = read(json!({"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}}));
+        assert_eq!(hub, v5);
+        assert_eq!(read(json!({"rope_scaling": null})).scaling, RopeScaling::Default);
+        assert_eq!(read(json!({})).theta, 10_000.0);
+        let both = read(json!({"rope_theta": 1.0, "rope_parameters": {"rope_theta": 2.0}}));
+        assert_eq!(both.theta, 2.0, "the nested value is the one that counts");
+    }
+
+    #[test]
+    fn positions_within_the_trained_range_are_not_stretched_by_dynamic_scaling() {
+        let dynamic = rope(json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}), 8);
+        let plain = rope(json!({}), 8);
+        assert_eq!(dynamic.angles(&[0, 127]).cos, plain.angles(&[0, 127]).cos);
+        assert_ne!(dynamic.angles(&[128]).cos, plain.angles(&[128]).cos);
+    }
+
+    #[test]
+    fn dynamic_scaling_grows_the_base_with_each_position() {
+        // 10000 · (2 · 192 / 128 − 1)^(8 / 6), and its powers.
+        let base = 10_000.0f64 * 2.0f64.powf(8.0 / 6.0);
+        let expected: Vec<f32> =
+            (0..4).map(|i| ((191.0 / base.powf(f64::from(i) / 4.0)) as f32).sin()).collect();
+        let found = rope(json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}), 8).angles(&[191]).sin;
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 2e-5, "{found}, not {expected}");
+        }
+        let rope = rope(json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}), 8);
+        assert_eq!(
+            rope.angles(&[191, 500]).sin[..4],
+            rope.angles(&[191]).sin,
+            "whatever else is in the batch"
+        );
+    }
+
+    #[test]
+    fn llama3_keeps_short_waves_and_divides_long_ones() {
+        let scaling = json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 64}});
+        let (plain, scaled) = (rope(json!({}), 16), rope(scaling, 16));
+        let (plain, scaled) = (plain.inverse_frequencies, scaled.inverse_frequencies);
+        close(&scaled[..1], &plain[..1]);
+        let divided: Vec<f32> = plain[4..].iter().map(|x| x / 8.0).collect();
+        close(&scaled[4..], &divided);
+        assert!(scaled[1] < plain[1] && scaled[1] > plain[1] / 8.0, "between the two");
+    }
+}
