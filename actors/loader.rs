@@ -2,8 +2,8 @@
 //!
 //! Lives while a model is loaded and handles one message, which is the whole load: it waits there for files and for the
 //! blocking pool, and nobody sends it anything else. Its supervisor hears of progress, and then exactly once of the end:
-//! `Loaded`, `LoadFailed`, or the actor's own failure after a panic. Killed, it stops fetching at once and reading weights
-//! after the next tensor.
+//! `Loaded`, `LoadFailed`, or the actor's own failure after a panic; then the supervisor stops it, so that a loader which
+//! stops before was killed. Killed, it stops fetching at once, and reading weights after the next tensor.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ impl Actor for Loader {
 
     async fn handle(
         &self,
-        myself: ActorRef<LoaderMsg>,
+        _myself: ActorRef<LoaderMsg>,
         message: LoaderMsg,
         state: &mut LoaderState,
     ) -> Result<(), ActorProcessingErr> {
@@ -96,7 +96,6 @@ impl Actor for Loader {
                     Err(error) => ModelMsg::LoadFailed { attempt, error },
                 };
                 tell(&state.args.supervisor, end);
-                myself.stop(None);
             }
         }
         Ok(())

@@ -190,7 +190,7 @@ impl Actor for ModelSupervisor {
         state: &mut ModelState,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorTerminated(child, _, _) => state.request_ended(&myself, child.get_id()),
+            SupervisionEvent::ActorTerminated(child, _, _) => state.child_stopped(&myself, &child).await,
             SupervisionEvent::ActorFailed(child, error) => state.child_failed(&myself, &child, error).await,
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => (),
         }

@@ -61,7 +61,23 @@ impl ModelState {
         }
     }
 
-    pub(super) async fn batcher_crashed(
+    /// Requests stop when they are done. Loader and batcher are stopped by their supervisor, which has let go of them by then:
+    /// one that is still held was killed by somebody else.
+    pub(super) async fn child_stopped(&mut self, myself: &ActorRef<ModelMsg>, child: &ActorCell) {
+        match &self.phase {
+            Phase::Loading { loader, .. } if loader.get_id() == child.get_id() => {
+                self.fail_load(myself, self.attempt, LoadError::Internal("the loader was killed".into()));
+            }
+            Phase::Loaded { batcher: Some(batcher), .. } if batcher.get_id() == child.get_id() => {
+                // No request is to blame for that.
+                let crash = BatcherCrash { suspects: Vec::new(), why: "the batcher was killed".into() };
+                self.batcher_crashed(myself, crash).await;
+            }
+            _ => self.request_ended(myself, child.get_id()),
+        }
+    }
+
+    async fn batcher_crashed(
         &mut self,
         myself: &ActorRef<ModelMsg>,
         BatcherCrash { suspects, why }: BatcherCrash,

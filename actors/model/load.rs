@@ -78,10 +78,11 @@ impl ModelState {
         attempt: u64,
         model: Arc<LoadedModel>,
     ) {
-        let Phase::Loading { subscribers, .. } = &mut self.phase else { return };
+        let Phase::Loading { loader, subscribers, .. } = &mut self.phase else { return };
         if attempt != self.attempt {
             return;
         }
+        loader.stop(None);
         let subscribers = std::mem::take(subscribers);
         // The board first: who is told that the model is ready finds it so.
         let max_model_len = Some(model.capacity.max_model_len as u64);
