@@ -242,7 +242,7 @@ impl ModelState {
         }
         tracing::info!(model = %self.id, "unloading");
         let ended =
-            Failure::new(ErrorKind::Cancelled, format!("model '{}' was unloaded by an operator", self.id));
+            Failure::new(ErrorKind::Unavailable, format!("model '{}' was unloaded by an operator", self.id));
         self.line.wipe();
         let batcher = self.clear(ended);
         tokio::spawn(async move {

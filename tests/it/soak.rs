@@ -33,14 +33,14 @@ fn survivors_are_identical_to_their_solo_runs() {
             assert!(chunk["error"].is_null(), "{chunk}");
             text.push_str(chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default());
             num_frames += 1;
-            if i % 3 == 0 && num_frames > i % 7 {
+            if i.is_multiple_of(3) && num_frames > i % 7 {
                 return None; // leaves in the middle
             }
         }
         panic!("the stream broke off");
     };
     let solo: Vec<Option<String>> =
-        (0..NUM_STREAMS).map(|i| if i % 3 == 0 { None } else { run(i) }).collect();
+        (0..NUM_STREAMS).map(|i| if i.is_multiple_of(3) { None } else { run(i) }).collect();
     let together: Vec<Option<String>> = std::thread::scope(|scope| {
         let run = &run;
         let threads: Vec<_> = (0..NUM_STREAMS).map(|i| scope.spawn(move || run(i))).collect();

@@ -62,7 +62,7 @@ async fn a_busy_model_is_unloaded_only_by_force() {
         last = Some(event);
     }
     assert!(
-        matches!(last, Some(candlewick_protocol::Event::Failed(failure)) if failure.kind == ErrorKind::Cancelled)
+        matches!(last, Some(candlewick_protocol::Event::Failed(failure)) if failure.kind == ErrorKind::Unavailable)
     );
     assert!(loaded(&world).await.is_empty());
     eventually("its subtree is gone", || world.gateway.num_actors() == 2).await;

@@ -30,11 +30,6 @@ enum Running {
 }
 
 impl TestServer {
-    /// Everything at its default, on any free port, with the embedded model and an empty, offline cache.
-    pub fn with_ember() -> Self {
-        Self::start(&[], &[("HF_HUB_CACHE", "/nonexistent"), ("HF_HUB_OFFLINE", "1")])
-    }
-
     /// With the tiny checkpoints of `tests/fixtures/hub` in the cache.
     pub fn with_fixture_hub() -> Self {
         Self::start(&[], &fixture_hub())
@@ -84,10 +79,6 @@ impl TestServer {
 
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
     }
 
     pub fn gateway(&self) -> &Gateway {
