@@ -17,10 +17,12 @@ pub mod text;
 
 pub use error::{LoadError, StepError};
 pub use model::{
-    BlockId, Chunk, DType, KvCacheShape, LoadOptions, Model, ModelFactory, ModelInfo, PromptLogprobs, SampleSpec,
-    SampledToken, SequenceId, StepOutcome, StepPlan, TokenHistory, TokenScore, Weights,
+    BlockId, Chunk, DType, KvCacheShape, LoadOptions, Model, ModelFactory, ModelInfo, PromptLogprobs,
+    SampleSpec, SampledToken, SequenceId, StepOutcome, StepPlan, TokenHistory, TokenScore, Weights,
 };
 pub use sampling::{GenerationDefaults, ResolveLimits, SamplingParams};
 pub use scheduler::{News, Scheduler, SchedulerCounts, SchedulerLimits};
 pub use sequence::{Sequence, SequenceEnd};
-pub use source::{FileBytes, FileEntry, ModelFile, ModelFiles, ModelSource, OnBytes, Snapshot, SourceListing};
+pub use source::{
+    FileBytes, FileEntry, ModelFile, ModelFiles, ModelSource, OnBytes, Snapshot, SourceListing,
+};

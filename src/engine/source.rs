@@ -47,7 +47,11 @@ pub trait Snapshot: Send + Sync {
 
     /// Brings one file here. Nothing is transferred that is here already; a transfer that broke off is resumed.
     /// Dropping the future stops it, and keeps what has arrived.
-    fn fetch<'a>(&'a self, name: &'a str, on_bytes: OnBytes<'a>) -> BoxFuture<'a, Result<ModelFile, LoadError>>;
+    fn fetch<'a>(
+        &'a self,
+        name: &'a str,
+        on_bytes: OnBytes<'a>,
+    ) -> BoxFuture<'a, Result<ModelFile, LoadError>>;
 }
 
 /// A file of a snapshot.
@@ -119,8 +123,10 @@ impl ModelFiles {
     /// Reads and parses a JSON file; `Ok(None)` if there is none.
     pub fn json(&self, name: &str) -> Result<Option<serde_json::Value>, LoadError> {
         let Some(file) = self.get(name) else { return Ok(None) };
-        let value = serde_json::from_slice(&file.read()?)
-            .map_err(|error| LoadError::Corrupt { file: name.into(), why: format!("not valid JSON: {error}") })?;
+        let value = serde_json::from_slice(&file.read()?).map_err(|error| LoadError::Corrupt {
+            file: name.into(),
+            why: format!("not valid JSON: {error}"),
+        })?;
         Ok(Some(value))
     }
 

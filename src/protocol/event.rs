@@ -95,7 +95,9 @@ impl Delta {
     /// Whether it adds nothing.
     pub fn is_empty(&self) -> bool {
         match self {
-            Self::Text(text) | Self::Reasoning(text) | Self::ToolArguments { fragment: text, .. } => text.is_empty(),
+            Self::Text(text) | Self::Reasoning(text) | Self::ToolArguments { fragment: text, .. } => {
+                text.is_empty()
+            }
             Self::ToolCall { .. } => false,
         }
     }

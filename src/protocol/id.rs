@@ -96,7 +96,11 @@ impl ModelRef {
 }
 
 fn is_path(repo: &str) -> bool {
-    repo.starts_with(['/', '~']) || repo.starts_with("./") || repo.starts_with("../") || repo == "." || repo == ".."
+    repo.starts_with(['/', '~'])
+        || repo.starts_with("./")
+        || repo.starts_with("../")
+        || repo == "."
+        || repo == ".."
 }
 
 /// Why a text names no model.

@@ -12,11 +12,13 @@ mod load;
 mod request;
 
 pub use error::{ErrorKind, Failure};
-pub use event::{Delta, Event, FinishReason, Finished, Piece, Started, StopCause, TokenLogprob, TopLogprob, Usage};
+pub use event::{
+    Delta, Event, FinishReason, Finished, Piece, Started, StopCause, TokenLogprob, TopLogprob, Usage,
+};
 pub use grammar::EventGrammar;
 pub use id::{ModelRef, ModelRefError, RequestId, RequestKey};
 pub use load::{LoadEvent, LoadStage, ModelCard, ModelStatus, Progress, ProgressUnit, ServerStatus};
 pub use request::{
-    ChatPrompt, Content, ContentPart, GenerationRequest, Message, OutputOptions, Prompt, SamplingOptions, ToolCall,
-    ToolChoice, merge_sampling,
+    ChatPrompt, Content, ContentPart, GenerationRequest, Message, OutputOptions, Prompt, SamplingOptions,
+    ToolCall, ToolChoice, merge_sampling,
 };

@@ -191,7 +191,11 @@ pub fn merge_sampling(options: SamplingOptions, defaults: &SamplingOptions) -> S
         repetition_penalty: options.repetition_penalty.or(defaults.repetition_penalty),
         frequency_penalty: options.frequency_penalty.or(defaults.frequency_penalty),
         presence_penalty: options.presence_penalty.or(defaults.presence_penalty),
-        logit_bias: if options.logit_bias.is_empty() { defaults.logit_bias.clone() } else { options.logit_bias },
+        logit_bias: if options.logit_bias.is_empty() {
+            defaults.logit_bias.clone()
+        } else {
+            options.logit_bias
+        },
         seed: options.seed.or(defaults.seed),
         max_tokens: options.max_tokens.or(defaults.max_tokens),
         min_tokens: options.min_tokens.or(defaults.min_tokens),

@@ -94,5 +94,8 @@ fn while_the_model_loads_and_the_load_goes_on() {
 fn a_request_that_can_never_fit_is_refused_at_once() {
     let server = large(FakeRule::default());
     let answer = server.post("/v1/chat/completions", &endless(false));
-    assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (400, Some("context_length_exceeded")));
+    assert_eq!(
+        (answer.status, answer.json()["error"]["code"].as_str()),
+        (400, Some("context_length_exceeded"))
+    );
 }

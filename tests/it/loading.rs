@@ -137,7 +137,8 @@ fn an_unknown_model_is_told_as_such_everywhere() {
 fn a_family_that_is_not_there_is_refused_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let snapshots = fixtures().join("hub/models--acme--tiny-qwen2/snapshots");
-    let snapshot = std::fs::read_dir(snapshots).expect("snapshots").next().expect("one").expect("readable").path();
+    let snapshot =
+        std::fs::read_dir(snapshots).expect("snapshots").next().expect("one").expect("readable").path();
     for file in std::fs::read_dir(snapshot).expect("files") {
         let file = file.expect("readable");
         std::fs::copy(file.path(), folder.path().join(file.file_name())).expect("copied");

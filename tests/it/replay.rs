@@ -23,7 +23,6 @@ const SAME_ANSWER: &[&str] = &[
     "chat_stream_length",
     "chat_template_kwargs",
     "chat_tool",
-    "chat_tool_multi_turn",
     "chat_tool_stream",
     "chat_tool_two",
     "chat_tool_two_stream",
@@ -214,6 +213,16 @@ fn what_the_peer_fumbles_has_a_clear_answer() {
         let (status, text) = (answer.status, answer.text());
         assert_eq!(status, 200, "{name}: {text}");
     }
+}
+
+#[test]
+fn a_tool_result_is_put_into_words() {
+    let server = TestServer::with_fixture_hub();
+    let (exchange, answer) = replay(&server, "chat_tool_multi_turn");
+    let (ours, theirs) = (gist(&answer.text()), gist(&exchange.body));
+    // Not the token counts: for this `model_type` the peer replaces the pre-tokenizer of tokenizer.json by Qwen's own,
+    // which cuts numbers into digits. In checkpoints that are published the two are one and the same.
+    assert_eq!((&ours["text"], &ours["finish"]), (&theirs["text"], &theirs["finish"]));
 }
 
 #[test]
