@@ -2,7 +2,7 @@
 """Compares servers over HTTP in one run: the same load on each in turn, round after round, medians and ratios at the end.
 
     make_models.py --cache HUB --model qwen2-0.5b
-    HF_HUB_CACHE=HUB http.py --model bench/qwen2-0.5b \
+    HF_HUB_CACHE=HUB compare.py --model bench/qwen2-0.5b \
         --server candlewick='target/release/candlewick serve {model} --port {port}' \
         --server transformers='transformers serve {model} --continuous-batching --port {port}'
 
