@@ -211,7 +211,11 @@ fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSettin
         stream_capacity: engine.stream_capacity,
         default_seed: models.default_seed,
         load: LoadOptions { dtype: models.dtype },
-        text: TextOptions { chat_template, template_kwargs: models.template_kwargs.clone() },
+        text: TextOptions {
+            chat_template,
+            template_kwargs: models.template_kwargs.clone(),
+            ..TextOptions::default()
+        },
         max_restarts: engine.max_restarts,
         restart_window: engine.restart_window,
         load_failure_ttl: models.load_failure_ttl,

@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 pub use self::output::{OutputFormat, OutputStep, OutputStream};
 
 use self::infill::Infill;
-use self::output::{THINK_CLOSE, THINK_OPEN, ToolSyntax};
+use self::output::{ReasoningSyntax, Signs, ToolSyntax};
 use self::template::ChatTemplates;
 use self::tokenizer::ModelTokenizer;
 use crate::{GenerationDefaults, LoadError, ModelFiles, TokenScore};
@@ -34,8 +34,8 @@ pub struct TextProcessor {
     template_kwargs: Map<String, Value>,
     generation_defaults: GenerationDefaults,
     infill: Option<Infill>,
-    /// The model may put reasoning between tags before its answer.
-    has_reasoning: bool,
+    /// How the model marks reasoning, if it is known to reason.
+    reasoning_syntax: Option<ReasoningSyntax>,
     /// How the model calls tools, if it is known to.
     tool_syntax: Option<ToolSyntax>,
 }
@@ -47,6 +47,9 @@ pub struct TextOptions {
     pub chat_template: Option<String>,
     /// Defaults for the template's variables, under the request's.
     pub template_kwargs: Map<String, Value>,
+    /// Which parser reads tool calls, by the name that vLLM gives it, in place of the one that the model's template
+    /// and type show.
+    pub tool_call_parser: Option<String>,
 }
 
 /// A prompt as the model sees it, and what its output will need.
@@ -64,7 +67,8 @@ impl TextProcessor {
     /// Reads tokenizer, template and generation defaults. Blocks.
     ///
     /// # Errors
-    /// A repository without `tokenizer.json` is [`LoadError::Unsupported`]; files that cannot be read are
+    /// A repository without `tokenizer.json` is [`LoadError::Unsupported`], and so is a tool-call parser that is not
+    /// known; files that cannot be read are
     /// [`LoadError::Corrupt`] or [`LoadError::Io`]. A chat template of the repository that cannot be parsed is no error
     /// here: it fails the chats, and the model can still be given plain prompts.
     pub fn load(files: &ModelFiles, options: &TextOptions) -> Result<Self, LoadError> {
@@ -79,13 +83,20 @@ impl TextProcessor {
         if generation_defaults.eos_token_ids.is_empty() {
             generation_defaults.eos_token_ids.extend(tokenizer.named_id("eos_token"));
         }
-        let knows = |tag: &str| {
-            tokenizer.id(tag).is_some() || templates.as_ref().is_some_and(|templates| templates.mention(tag))
+        let signs = Signs {
+            model_type: config["model_type"].as_str(),
+            in_template: &|text| templates.as_ref().is_some_and(|templates| templates.mention(text)),
+            in_vocabulary: &|token| tokenizer.id(token).is_some(),
         };
+        let tool_syntax = match &options.tool_call_parser {
+            Some(name) => Some(ToolSyntax::named(name)?),
+            None => ToolSyntax::of(&signs),
+        };
+        let reasoning_syntax = ReasoningSyntax::of(&signs);
         Ok(Self {
             infill: Infill::of(&tokenizer),
-            has_reasoning: knows(THINK_OPEN) || knows(THINK_CLOSE),
-            tool_syntax: Some(ToolSyntax::Hermes).filter(|syntax| knows(syntax.opening())),
+            reasoning_syntax,
+            tool_syntax,
             template_kwargs: options.template_kwargs.clone(),
             generation_defaults,
             tokenizer,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candlewick_protocol::{ChatPrompt, Content, ContentPart, ErrorKind, Failure, Prompt, ToolChoice};
 
-use super::output::{THINK_CLOSE, THINK_OPEN};
+use super::output::ReasoningSyntax;
 use super::{OutputFormat, PreparedPrompt, TextProcessor};
 
 impl TextProcessor {
@@ -41,11 +41,14 @@ impl TextProcessor {
         let ids = self.encode(&text, false)?;
         let has_tools = !chat.tools.is_empty() && chat.tool_choice != ToolChoice::None;
         let output = OutputFormat {
-            parse_reasoning: self.has_reasoning,
-            starts_in_reasoning: self.has_reasoning && ends_in_reasoning(&text, chat),
+            parse_reasoning: self.reasoning_syntax.is_some(),
+            starts_in_reasoning: self
+                .reasoning_syntax
+                .is_some_and(|syntax| ends_in_reasoning(&text, chat, syntax)),
             parse_tool_calls: has_tools && self.tool_syntax.is_some(),
             only_first_tool_call: !chat.parallel_tool_calls,
             call_id_seed: 0,
+            tools: Arc::from(chat.tools.as_slice()),
         };
         self.finish_prompt(ids, text, output, "messages")
     }
@@ -100,10 +103,11 @@ fn internal(error: &tokenizers::Error) -> Failure {
     Failure::new(ErrorKind::Internal, format!("the tokenizer failed: {error}"))
 }
 
-/// Whether the model goes on with reasoning: the template ends with an opened `<think>`, or the message that is continued
-/// has one.
-fn ends_in_reasoning(rendered: &str, chat: &ChatPrompt) -> bool {
-    if rendered.trim_end().ends_with(THINK_OPEN) {
+/// Whether the model goes on with reasoning: the template ends with an opening tag, or the message that is continued has
+/// one. A channel is opened by the model itself.
+fn ends_in_reasoning(rendered: &str, chat: &ChatPrompt, syntax: ReasoningSyntax) -> bool {
+    let ReasoningSyntax::Tags(tags) = syntax else { return false };
+    if rendered.trim_end().ends_with(tags.open) {
         return true;
     }
     let last = chat.messages.last().and_then(|message| message.content.as_ref());
@@ -116,6 +120,6 @@ fn ends_in_reasoning(rendered: &str, chat: &ChatPrompt) -> bool {
         _ => "",
     };
     continued
-        .rfind(THINK_OPEN)
-        .is_some_and(|open| continued.rfind(THINK_CLOSE).is_none_or(|close| close < open))
+        .rfind(tags.open)
+        .is_some_and(|open| continued.rfind(tags.close).is_none_or(|close| close < open))
 }

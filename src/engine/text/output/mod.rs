@@ -2,19 +2,43 @@
 //!
 //! Each stage takes text in pieces of any size and hands on what is certain. None looks at where the pieces were cut, so
 //! an answer told in pieces and an answer told at once are the same to the byte.
+//!
+//! How models mark reasoning and calls is a file for each family; [`choice`] says which file reads which model. The marks
+//! of those that were chosen reach the parser also where they are special tokens and special tokens are skipped, and are
+//! told only where they turn out to mark nothing.
 
+mod calls;
+mod choice;
+mod deepseek;
+mod fields;
+mod gemma;
+mod glm;
+mod harmony;
 mod hermes;
+mod json_call;
 mod json_scan;
+mod json_text;
+mod literal;
+mod llama;
+mod mistral;
+mod phi;
+mod pythonic;
+mod qwen_xml;
+mod reader;
 mod reasoning;
+mod schema;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use candlewick_protocol::Delta;
+use serde_json::Value;
 
-use self::hermes::HermesParser;
-use self::reasoning::{ReasoningParser, Segment};
+pub(crate) use self::choice::{ReasoningSyntax, Signs, ToolSyntax};
+
+use self::calls::Calls;
+use self::reader::{Parser, Reader};
 use super::detokenizer::Detokenizer;
 use super::stop::StopMatcher;
 use super::{PreparedPrompt, TextProcessor};
@@ -34,6 +58,9 @@ pub struct OutputFormat {
     /// Ids of tool calls are derived from this and from the call's index, so that a choice that is read again after a
     /// crash names its calls as before. To be drawn at random for each choice of each request.
     pub call_id_seed: u64,
+    /// The request's tools, as the template is given them: by their schemas values are typed that a model writes as
+    /// plain text.
+    pub tools: Arc<[Value]>,
 }
 
 /// What one token brought.
@@ -45,42 +72,13 @@ pub struct OutputStep {
     pub stopped: Option<String>,
 }
 
-/// The markup in which a model calls tools. One variant and one parser for each family of models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ToolSyntax {
-    /// `<tool_call>{"name": …, "arguments": {…}}</tool_call>`: Hermes, Qwen 2.5 and 3, SmolLM 3.
-    Hermes,
-}
-
-impl ToolSyntax {
-    /// The text that opens a call, by which a model's template or vocabulary shows that it knows this syntax.
-    pub(crate) const fn opening(self) -> &'static str {
-        match self {
-            Self::Hermes => hermes::OPEN,
-        }
-    }
-
-    /// Tokens that the parser has to see even where special tokens are skipped.
-    fn tags(self) -> [&'static str; 2] {
-        match self {
-            Self::Hermes => [hermes::OPEN, hermes::CLOSE],
-        }
-    }
-}
-
-/// The tag before reasoning.
-pub(crate) const THINK_OPEN: &str = reasoning::OPEN;
-
-/// The tag after reasoning.
-pub(crate) const THINK_CLOSE: &str = reasoning::CLOSE;
-
 /// Turns one choice's tokens into pieces, one token at a time: text that never splits a character, stop strings matched
 /// across token borders and cut, reasoning and tool calls told apart.
 pub struct OutputStream {
     detokenizer: Detokenizer,
     stop: StopMatcher,
-    reasoning: Option<ReasoningParser>,
-    tools: Option<HermesParser>,
+    /// `None`: all of it is text.
+    parser: Option<Parser>,
     num_reasoning_tokens: u64,
     is_stopped: bool,
 }
@@ -89,20 +87,15 @@ impl OutputStream {
     /// For one choice. The processor is shared.
     pub fn new(processor: Arc<TextProcessor>, prompt: &PreparedPrompt, params: &SamplingParams) -> Self {
         let format = &prompt.output;
-        let syntax = processor.tool_syntax.filter(|_| format.parse_tool_calls);
-        let mut tags = Vec::new();
-        if format.parse_reasoning {
-            tags.extend([THINK_OPEN, THINK_CLOSE]);
-        }
-        tags.extend(syntax.into_iter().flat_map(ToolSyntax::tags));
-        let shown = tags.into_iter().filter_map(|tag| processor.tokenizer.id(tag)).collect();
+        let reasoning = processor.reasoning_syntax.filter(|_| format.parse_reasoning);
+        let tools = processor.tool_syntax.filter(|_| format.parse_tool_calls);
+        let mut marks = reasoning.map_or_else(Vec::new, ReasoningSyntax::marks);
+        marks.extend(tools.into_iter().flat_map(ToolSyntax::marks));
+        let shown = marks.into_iter().filter_map(|mark| processor.tokenizer.id(mark)).collect();
         Self {
             detokenizer: Detokenizer::new(processor, params.skip_special_tokens, shown),
             stop: StopMatcher::new(&params.stop, params.include_stop_str_in_output),
-            reasoning: format.parse_reasoning.then(|| ReasoningParser::new(format.starts_in_reasoning)),
-            tools: syntax.map(|ToolSyntax::Hermes| {
-                HermesParser::new(format.call_id_seed, format.only_first_tool_call)
-            }),
+            parser: parser(reasoning, tools, format),
             num_reasoning_tokens: 0,
             is_stopped: false,
         }
@@ -135,11 +128,8 @@ impl OutputStream {
             let text = self.stop.finish();
             self.read(&text, &mut deltas);
         }
-        if let Some(segment) = self.reasoning.as_mut().and_then(ReasoningParser::finish) {
-            self.tell(segment, &mut deltas);
-        }
-        if let Some(tools) = &mut self.tools {
-            tools.finish(&mut deltas);
+        if let Some(parser) = &mut self.parser {
+            deltas.extend(parser.finish());
         }
         deltas.0
     }
@@ -147,7 +137,7 @@ impl OutputStream {
     /// Whether a tool was called: a call is told as soon as its name is known, and complete at the latest when the
     /// output ends.
     pub fn has_tool_calls(&self) -> bool {
-        self.tools.as_ref().is_some_and(|tools| tools.num_calls() > 0)
+        self.parser.as_ref().is_some_and(|parser| parser.num_calls() > 0)
     }
 
     /// Tokens so far that were reasoning; the tags around it are not counted.
@@ -156,29 +146,61 @@ impl OutputStream {
     }
 
     fn is_reasoning(&self) -> bool {
-        self.reasoning.as_ref().is_some_and(ReasoningParser::is_inside)
+        self.parser.as_ref().is_some_and(Parser::is_reasoning)
     }
 
     fn read(&mut self, text: &str, deltas: &mut Deltas) {
         if text.is_empty() {
             return;
         }
-        match &mut self.reasoning {
-            Some(reasoning) => {
-                for segment in reasoning.push(text) {
-                    self.tell(segment, deltas);
-                }
-            }
-            None => self.tell(Segment::Answer(text.to_owned()), deltas),
+        match &mut self.parser {
+            Some(parser) => deltas.extend(parser.push(text)),
+            None => deltas.push(Delta::Text(text.into())),
         }
     }
+}
 
-    fn tell(&mut self, segment: Segment, deltas: &mut Deltas) {
-        match (segment, &mut self.tools) {
-            (Segment::Reasoning(text), _) => deltas.push(Delta::Reasoning(text)),
-            (Segment::Answer(text), Some(tools)) => tools.push(&text, deltas),
-            (Segment::Answer(text), None) => deltas.push(Delta::Text(text)),
+/// What reads a choice's text, if anything has to.
+fn parser(
+    reasoning: Option<ReasoningSyntax>,
+    tools: Option<ToolSyntax>,
+    format: &OutputFormat,
+) -> Option<Parser> {
+    if reasoning.is_none() && tools.is_none() {
+        return None;
+    }
+    let calls = Calls::new(format.call_id_seed, format.only_first_tool_call);
+    let starts_inside = format.starts_in_reasoning;
+    Some(Parser::new(calls, Arc::clone(&format.tools), async move |reader: Reader| {
+        read_output(&reader, reasoning, tools, starts_inside).await;
+    }))
+}
+
+async fn read_output(
+    reader: &Reader,
+    reasoning: Option<ReasoningSyntax>,
+    tools: Option<ToolSyntax>,
+    starts_inside: bool,
+) {
+    match reasoning {
+        Some(ReasoningSyntax::Harmony) => {
+            return harmony::read(reader, tools == Some(ToolSyntax::Harmony)).await;
         }
+        Some(ReasoningSyntax::Tags(tags)) => reasoning::read(reader, tags, starts_inside).await,
+        None => {}
+    }
+    match tools {
+        Some(ToolSyntax::Hermes) => hermes::read(reader).await,
+        Some(ToolSyntax::QwenXml) => qwen_xml::read(reader).await,
+        Some(ToolSyntax::LlamaJson) => llama::read(reader).await,
+        Some(ToolSyntax::Pythonic) => pythonic::read(reader).await,
+        Some(ToolSyntax::Mistral) => mistral::read(reader).await,
+        Some(ToolSyntax::Gemma) => gemma::read(reader).await,
+        Some(ToolSyntax::Harmony) => harmony::read(reader, true).await,
+        Some(ToolSyntax::DeepSeek) => deepseek::read(reader).await,
+        Some(ToolSyntax::Glm) => glm::read(reader).await,
+        Some(ToolSyntax::Phi) => phi::read(reader).await,
+        None => reader.rest().await,
     }
 }
 
@@ -187,6 +209,10 @@ impl OutputStream {
 struct Deltas(Vec<Delta>);
 
 impl Deltas {
+    fn extend(&mut self, more: Self) {
+        more.0.into_iter().for_each(|delta| self.push(delta));
+    }
+
     fn push(&mut self, delta: Delta) {
         if delta.is_empty() {
             return;
@@ -203,10 +229,4 @@ impl Deltas {
             (_, delta) => self.0.push(delta),
         }
     }
-}
-
-/// How many bytes at the end of `text` may be the beginning of `tag`, short of all of it.
-fn partial_tag(text: &str, tag: &str) -> usize {
-    let longest = tag.len().saturating_sub(1).min(text.len());
-    (1..=longest).rev().find(|len| text.as_bytes().ends_with(&tag.as_bytes()[..*len])).unwrap_or(0)
 }

@@ -1,29 +1,40 @@
 //! The parsers on text alone: what is told, and that the cuts between pieces change nothing.
 
+mod choice;
+mod families;
+mod harmony;
+
 use candlewick_protocol::Delta;
 use proptest::prelude::*;
 
 use super::*;
 
-/// Runs the parsers over pieces of text; neighbouring deltas are joined.
-fn parse(pieces: &[&str], starts_inside: bool) -> Vec<Delta> {
-    let mut reasoning = ReasoningParser::new(starts_inside);
-    let mut tools = HermesParser::new(7, false);
+const THINK: ReasoningSyntax = {
+    let open = "<think>";
+    ReasoningSyntax::Tags(reasoning::Tags { open, close: "</think>", token: open })
+};
+
+/// Runs a parser over pieces of text; neighbouring deltas are joined.
+fn run(
+    reasoning: Option<ReasoningSyntax>,
+    tools: ToolSyntax,
+    format: &OutputFormat,
+    pieces: &[&str],
+) -> Vec<Delta> {
+    let mut parser = parser(reasoning, Some(tools), format).expect("there is something to parse");
     let mut deltas = Deltas::default();
-    let mut tell = |segments: Vec<Segment>, tools: &mut HermesParser| {
-        for segment in segments {
-            match segment {
-                Segment::Reasoning(text) => deltas.push(Delta::Reasoning(text)),
-                Segment::Answer(text) => tools.push(&text, &mut deltas),
-            }
-        }
-    };
     for piece in pieces {
-        tell(reasoning.push(piece), &mut tools);
+        deltas.extend(parser.push(piece));
     }
-    tell(reasoning.finish().into_iter().collect(), &mut tools);
-    tools.finish(&mut deltas);
+    deltas.extend(parser.finish());
     deltas.0
+}
+
+/// Think tags and Hermes's calls.
+fn parse(pieces: &[&str], starts_inside: bool) -> Vec<Delta> {
+    let format =
+        OutputFormat { starts_in_reasoning: starts_inside, call_id_seed: 7, ..OutputFormat::default() };
+    run(Some(THINK), ToolSyntax::Hermes, &format, pieces)
 }
 
 /// Calls as `name(arguments)`, reasoning in brackets, text as it is.
@@ -118,22 +129,22 @@ fn a_call_that_breaks_off_is_closed_as_it_is() {
 
 #[test]
 fn the_name_is_told_before_the_arguments_are_complete() {
-    let mut tools = HermesParser::new(0, false);
-    let mut deltas = Deltas::default();
-    tools.push("<tool_call>{\"name\": \"f\"", &mut deltas);
+    let mut parser =
+        parser(None, Some(ToolSyntax::Hermes), &OutputFormat::default()).expect("there are calls to parse");
+    let mut deltas = parser.push("<tool_call>{\"name\": \"f\"");
     assert_eq!(shown(&deltas.0), "#0 f");
-    tools.push(", \"arguments\": {\"a\"", &mut deltas);
+    deltas.extend(parser.push(", \"arguments\": {\"a\""));
     assert_eq!(shown(&deltas.0), "#0 f({\"a\")");
 }
 
 #[test]
 fn call_ids_are_distinct_and_come_again_with_the_seed() {
     let ids = |seed| {
-        let mut tools = HermesParser::new(seed, false);
-        let mut deltas = Deltas::default();
-        tools.push(&"<tool_call>{\"name\": \"f\"}</tool_call>".repeat(2), &mut deltas);
+        let format = OutputFormat { call_id_seed: seed, ..OutputFormat::default() };
+        let text = "<tool_call>{\"name\": \"f\"}</tool_call>".repeat(2);
+        let deltas = run(None, ToolSyntax::Hermes, &format, &[&text]);
         let id = |delta: &Delta| if let Delta::ToolCall { id, .. } = delta { Some(id.clone()) } else { None };
-        deltas.0.iter().filter_map(id).collect::<Vec<String>>()
+        deltas.iter().filter_map(id).collect::<Vec<String>>()
     };
     let first = ids(1);
     assert_eq!(first, ids(1));
