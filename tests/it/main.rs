@@ -4,8 +4,11 @@ mod auth;
 mod cancel;
 mod chat;
 mod completions;
+mod download;
 mod edges;
 mod faults;
+#[path = "../../src/hub/tests/support/hub.rs"]
+mod hub;
 mod loading;
 mod overload;
 mod replay;
