@@ -15,10 +15,11 @@ pub struct Capacity {
 
 impl Capacity {
     /// As many blocks as the memory set aside holds, but not more than `max_running` contexts of full length could fill;
-    /// the context is what the model was made for, unless a setting or the cache is smaller.
+    /// the context is what the model was made for, unless a setting says otherwise (it may also be longer: whoever sets it
+    /// knows what the model does there) or the cache is smaller.
     pub fn of(info: &ModelInfo, settings: &TreeSettings) -> Self {
         let block_size = settings.block_size.max(1);
-        let wanted_len = settings.max_model_len.unwrap_or(usize::MAX).min(info.max_position_embeddings);
+        let wanted_len = settings.max_model_len.unwrap_or(info.max_position_embeddings);
         let affordable = settings.num_blocks.unwrap_or_else(|| {
             let bytes_per_block = info.kv_bytes_per_token.max(1).saturating_mul(block_size as u64);
             usize::try_from(settings.kv_cache_bytes / bytes_per_block).unwrap_or(usize::MAX)
@@ -75,5 +76,10 @@ mod tests {
     fn nobody_needs_more_than_all_contexts_full() {
         check(info(100, 1), |settings| settings.kv_cache_bytes = u64::MAX, 28, 100);
         check(info(100, 0), |settings| settings.max_model_len = Some(32), 8, 32);
+    }
+
+    #[test]
+    fn a_setting_may_stretch_the_context() {
+        check(info(100, 0), |settings| settings.max_model_len = Some(320), 80, 320);
     }
 }

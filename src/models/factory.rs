@@ -76,7 +76,7 @@ impl ModelFactory for CandleFactory {
         warn_of_unread(&config, &reader.unread());
         let info = ModelInfo {
             family: config.family.into(),
-            max_position_embeddings: config.max_position_embeddings,
+            max_position_embeddings: config.rope.context(config.max_position_embeddings),
             vocab_size: config.vocab_size,
             num_parameters: reader.num_parameters,
             weight_bytes: reader.num_bytes,

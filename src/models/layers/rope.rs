@@ -80,6 +80,20 @@ impl RopeConfig {
         let scaling = RopeScaling::read(config, scaling, rope_type, key, max_position)?;
         Ok(Self { theta, scaling })
     }
+
+    /// The longest context of a model with so many `max_position_embeddings`: scalings that are laid over a finished model
+    /// stretch it, those it was trained with are counted in already (as in vLLM's `_get_and_verify_max_len`).
+    pub(crate) fn context(&self, max_position: usize) -> usize {
+        match self.scaling {
+            RopeScaling::Default | RopeScaling::Llama3 { .. } => max_position,
+            RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor, .. } => {
+                (max_position as f64 * factor.max(1.0)) as usize
+            }
+            RopeScaling::Yarn { factor, original_max_position, .. } => {
+                max_position.max((original_max_position * factor) as usize)
+            }
+        }
+    }
 }
 
 impl RopeScaling {
@@ -319,6 +333,21 @@ mod tests {
         assert_eq!(read(json!({})).theta, 10_000.0);
         let both = read(json!({"rope_theta": 1.0, "rope_parameters": {"rope_theta": 2.0}}));
         assert_eq!(both.theta, 2.0, "the nested value is the one that counts");
+    }
+
+    #[test]
+    fn scalings_over_a_finished_model_stretch_its_context() {
+        let context = |scaling: Value| {
+            RopeConfig::read(Config(&json!({"rope_scaling": scaling})), 10_000.0, 128).unwrap().context(128)
+        };
+        assert_eq!(context(json!(null)), 128);
+        assert_eq!(context(json!({"type": "linear", "factor": 2.5})), 320);
+        assert_eq!(context(json!({"type": "dynamic", "factor": 2.0})), 256);
+        let yarn = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128});
+        assert_eq!(context(yarn), 512);
+        let trained = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16});
+        assert_eq!(context(trained), 128);
     }
 
     #[test]
