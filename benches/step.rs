@@ -1,0 +1,124 @@
+//! How fast a model steps, with nothing above it: decode at several batch sizes, and prefill. Prints one JSON line.
+//!
+//! `cargo bench --bench step -- FOLDER` measures the checkpoint in a folder (`config.json` and safetensors), without one
+//! the embedded model. A decode step reads every weight once however many sequences share it, so at batch 1 the bytes per
+//! second show how close to the memory's limit it is; a prefill is bound by multiply-adds. Under `cargo test` the same runs
+//! at toy size on the embedded model, so that it cannot rot.
+
+// A bench speaks through its standard output.
+#![allow(clippy::print_stdout)]
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use candlewick::ember;
+use candlewick_engine::{
+    BlockId, Chunk, GenerationDefaults, KvCacheShape, LoadOptions, Model, ModelFactory, ModelFile, ModelFiles,
+    ResolveLimits, SampleSpec, SamplingParams, SequenceId, StepPlan,
+};
+use candlewick_models::CandleFactory;
+use candlewick_protocol::{RequestKey, SamplingOptions};
+use serde_json::json;
+
+const BATCH_SIZES: [usize; 4] = [1, 4, 8, 32];
+const BLOCK_SIZE: usize = 16;
+/// Tokens before the one that is decoded.
+const NUM_CONTEXT: usize = 128;
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    // A test runner that asks for the names of tests is told of none; it is run as a whole.
+    if words.iter().any(|word| word == "--list") {
+        return;
+    }
+    // Cargo says `--bench` to a bench that is to measure.
+    let (num_runs, num_prefill) = if words.iter().any(|word| word == "--bench") { (9, 512) } else { (1, 32) };
+    let folder = words.iter().find(|word| !word.starts_with("--"));
+    let files = folder.map_or_else(embedded, |folder| files_in(Path::new(folder)));
+
+    let factory = CandleFactory::new(None).expect("the pool starts");
+    let started = Instant::now();
+    let weights = factory.load(&files, &LoadOptions::default(), &mut |_, _| true).expect("the model loads");
+    let load_s = started.elapsed().as_secs_f64();
+    let blocks_each = (NUM_CONTEXT.max(num_prefill) + 1).div_ceil(BLOCK_SIZE);
+    let num_blocks = (blocks_each * BATCH_SIZES[BATCH_SIZES.len() - 1]) as u32;
+    let shape = KvCacheShape { num_blocks, block_size: BLOCK_SIZE as u32 };
+    let mut model = weights.start(shape).expect("the cache can be had");
+
+    let prefill_s = median(num_runs, || time(&mut *model, &plan(1, 0, num_prefill, blocks_each)));
+    let decode: Vec<_> = BATCH_SIZES
+        .iter()
+        .map(|&num_sequences| {
+            let plan = plan(num_sequences, NUM_CONTEXT, 1, blocks_each);
+            let seconds = median(num_runs, || time(&mut *model, &plan));
+            json!({
+                "num_sequences": num_sequences,
+                "ms_per_step": round(seconds * 1e3),
+                "tokens_per_s": round(num_sequences as f64 / seconds),
+                "weight_gb_per_s": round(weights.info().weight_bytes as f64 / seconds / 1e9),
+            })
+        })
+        .collect();
+    let prefill = json!({"num_tokens": num_prefill, "tokens_per_s": round(num_prefill as f64 / prefill_s)});
+    println!(
+        "{}",
+        json!({
+            "bench": "step", "commit": commit(), "device": "cpu", "model": folder.map_or(ember::MODEL, String::as_str),
+            "parameters": weights.info().num_parameters, "load_s": round(load_s), "decode": decode, "prefill": prefill,
+        })
+    );
+}
+
+fn embedded() -> ModelFiles {
+    let files = ember::FILES.iter().map(|(name, bytes)| ((*name).into(), ModelFile::Embedded(bytes)));
+    ModelFiles { files: files.collect(), gguf: None }
+}
+
+fn files_in(folder: &Path) -> ModelFiles {
+    let entries = std::fs::read_dir(folder).expect("the folder can be read").map(|entry| entry.expect("readable"));
+    let files = entries.map(|entry| (entry.file_name().to_string_lossy().into(), ModelFile::Path(entry.path())));
+    ModelFiles { files: files.collect(), gguf: None }
+}
+
+/// So many tokens of each sequence, after so many that are taken to be there already.
+fn plan(num_sequences: usize, start: usize, num_tokens: usize, blocks_each: usize) -> StepPlan {
+    let options = SamplingOptions { temperature: Some(0.0), ..SamplingOptions::default() };
+    let limits = ResolveLimits { num_prompt_tokens: 1, max_model_len: 1 << 20, vocab_size: 1 << 20, random_seed: 0 };
+    let params = SamplingParams::resolve(&options, &GenerationDefaults::default(), None, limits);
+    let params = Arc::new(params.expect("the parameters are good"));
+    let chunk = |number: usize| Chunk {
+        sequence: SequenceId { request: RequestKey(number as u64), choice: 0 },
+        token_ids: (0..num_tokens).map(|token| ((token * 7 + number) % 1000 + 20) as u32).collect(),
+        start,
+        block_table: (0..blocks_each).map(|block| BlockId((number * blocks_each + block) as u32)).collect(),
+        sample: Some(SampleSpec { params: params.clone(), choice: 0, num_generated: 0, history: None }),
+        prompt_logprobs: None,
+    };
+    StepPlan { chunks: (0..num_sequences).map(chunk).collect() }
+}
+
+fn time(model: &mut dyn Model, plan: &StepPlan) -> f64 {
+    let started = Instant::now();
+    model.step(plan).expect("the plan is good");
+    started.elapsed().as_secs_f64()
+}
+
+/// The middle of so many runs, after one that warms up.
+fn median(num_runs: usize, mut run: impl FnMut() -> f64) -> f64 {
+    run();
+    let mut seconds: Vec<f64> = (0..num_runs).map(|_| run()).collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds[num_runs / 2]
+}
+
+fn round(figure: f64) -> f64 {
+    (figure * 100.0).round() / 100.0
+}
+
+/// The commit that is measured, if this is a clone.
+fn commit() -> Option<String> {
+    let output = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
