@@ -92,12 +92,16 @@ fn metaspace_json() -> Value {
 }
 
 fn byte_level_processor() -> Arc<TextProcessor> {
+    Arc::new(load_byte_level(&TextOptions::default()).expect("it loads"))
+}
+
+fn load_byte_level(options: &TextOptions) -> Result<TextProcessor, LoadError> {
     let files = files(&[
         ("tokenizer.json", byte_level_json()),
         ("tokenizer_config.json", json!({"eos_token": "<|im_end|>", "chat_template": TEMPLATE})),
         ("config.json", json!({"model_type": "qwen3"})),
     ]);
-    Arc::new(TextProcessor::load(&files, &TextOptions::default()).expect("it loads"))
+    TextProcessor::load(&files, options)
 }
 
 fn metaspace_processor() -> Arc<TextProcessor> {
@@ -188,13 +192,21 @@ fn chat(text: &str) -> ChatPrompt {
 
 /// What a choice tells, given the text that the model writes; tokens one by one, or in the largest pieces.
 fn answer(prompt: &ChatPrompt, written: &str, stop: &[&str]) -> (Vec<Delta>, OutputStream) {
-    let processor = byte_level_processor();
+    answer_of(&byte_level_processor(), prompt, written, stop)
+}
+
+fn answer_of(
+    processor: &Arc<TextProcessor>,
+    prompt: &ChatPrompt,
+    written: &str,
+    stop: &[&str],
+) -> (Vec<Delta>, OutputStream) {
     let prepared = processor.prepare(&Prompt::Chat(prompt.clone())).expect("it renders");
     let options = SamplingOptions {
         stop: stop.iter().map(|stop| stop.to_string()).collect(),
         ..SamplingOptions::default()
     };
-    let mut stream = OutputStream::new(Arc::clone(&processor), &prepared, &params(&processor, &options));
+    let mut stream = OutputStream::new(Arc::clone(processor), &prepared, &params(processor, &options));
     let ids = processor.tokenizer.encode(written, false).expect("it encodes");
     let mut deltas: Vec<Delta> = ids.into_iter().flat_map(|id| stream.push(id).deltas).collect();
     deltas.extend(stream.finish());
@@ -246,6 +258,23 @@ fn tool_calls_are_text_unless_tools_may_be_called() {
     assert!(joined(&answer(&none, written, &[]).0).2.is_empty());
     let single = ChatPrompt { tools: vec![json!({})], parallel_tool_calls: false, ..chat("Hi") };
     assert_eq!(joined(&answer(&single, &written.repeat(2), &[]).0).2, "f={}");
+}
+
+#[test]
+fn a_tool_call_parser_may_be_named() {
+    let named = |name: &str| {
+        load_byte_level(&TextOptions { tool_call_parser: Some(name.into()), ..TextOptions::default() })
+    };
+    let processor = Arc::new(named("glm45").expect("it is known"));
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}});
+    let tool = json!({"type": "function", "function": {"name": "f", "parameters": schema}});
+    let prompt = ChatPrompt { tools: vec![tool], ..chat("Hi") };
+    let written = "So:\n<tool_call>f\n<arg_key>n</arg_key>\n<arg_value>3</arg_value>\n</tool_call><|im_end|>";
+    let (deltas, _) = answer_of(&processor, &prompt, written, &[]);
+    assert_eq!(joined(&deltas), ("So:".into(), String::new(), "f={\"n\": 3}".into()));
+
+    let error = named("glm").err().expect("it is not known").to_string();
+    assert!(error.contains("`glm`") && error.contains("glm45") && error.contains("hermes"), "{error}");
 }
 
 #[test]

@@ -35,13 +35,7 @@ async fn call(reader: &Reader) -> Result<(), Broken> {
     }
     let mut fields = Fields::new(reader, name);
     while reader.take(KEY).await {
-        let mut key = String::new();
-        while reader.which(&[KEY_CLOSE]).await.is_none() {
-            key.push(reader.next().await.ok_or(Broken)?);
-        }
-        reader.take(KEY_CLOSE).await;
-        reader.space().await;
-        reader.expect(VALUE).await?;
+        let Ok(key) = key(reader).await else { break };
         fields.field(key.trim(), &[VALUE_CLOSE]).await?;
         reader.take(VALUE_CLOSE).await;
         reader.space().await;
@@ -49,4 +43,16 @@ async fn call(reader: &Reader) -> Result<(), Broken> {
     fields.close();
     reader.close(CLOSE).await;
     Ok(())
+}
+
+/// A key, and the mark before its value.
+async fn key(reader: &Reader) -> Result<String, Broken> {
+    let mut key = String::new();
+    while reader.which(&[KEY_CLOSE]).await.is_none() {
+        key.push(reader.next().await.ok_or(Broken)?);
+    }
+    reader.take(KEY_CLOSE).await;
+    reader.space().await;
+    reader.expect(VALUE).await?;
+    Ok(key)
 }

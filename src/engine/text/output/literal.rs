@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::json_text::quote;
+use super::number::number;
 use super::reader::{Broken, Reader};
 
 /// Values nested deeper than this are refused.
@@ -251,21 +252,7 @@ fn json_word(word: &str) -> Option<String> {
         "True" | "true" => "true",
         "False" | "false" => "false",
         "None" | "null" => "null",
-        number if serde_json::from_str::<serde_json::Number>(number).is_ok() => number,
-        other => return Some(python_number(other).unwrap_or_else(|| quote(other))),
+        other => return Some(number(other).unwrap_or_else(|| quote(other))),
     };
     Some(constant.into())
-}
-
-/// Numbers as Python writes them and JSON does not: `1_000`, `.5`, `2.`, `+3`.
-fn python_number(word: &str) -> Option<String> {
-    if !word.starts_with(|char: char| char.is_ascii_digit() || matches!(char, '+' | '-' | '.')) {
-        return None;
-    }
-    let plain = word.replace('_', "");
-    if let Ok(integer) = plain.parse::<i128>() {
-        return Some(integer.to_string());
-    }
-    let number = serde_json::Number::from_f64(plain.parse().ok()?)?;
-    Some(number.to_string())
 }

@@ -21,6 +21,7 @@ mod json_text;
 mod literal;
 mod llama;
 mod mistral;
+mod number;
 mod phi;
 mod pythonic;
 mod qwen_xml;

@@ -1,41 +1,47 @@
 //! Tool calls as Llama 3.2 and 4 write them in Python: `[get_weather(city="Paris"), now()]`, at the start of the answer
-//! or behind `<|python_start|>`. Arguments have names, and are literals.
+//! or behind `<|python_start|>`; and as LFM 2 writes them, behind `<|tool_call_start|>`. Arguments have names, and are
+//! literals.
 //!
 //! At the start of an answer nothing marks a call: there it counts only with the name of a tool.
 //!
-//! Source: Meta's prompt formats for Llama 3.2 and 4; vLLM's `pythonic` and `llama4_pythonic` parsers.
+//! Source: Meta's prompt formats for Llama 3.2 and 4; vLLM's `pythonic` and `llama4_pythonic` parsers; the model card of
+//! `LiquidAI/LFM2-1.2B`.
 
 use super::literal::{self, Mapping, PYTHON};
 use super::reader::{Broken, Reader};
 
-const OPEN: &str = "<|python_start|>";
-const CLOSE: &str = "<|python_end|>";
+/// How a list begins, and in the same place of [`CLOSE`] how it ends.
+const OPEN: &[&str] = &["<|python_start|>", "<|tool_call_start|>"];
+const CLOSE: &[&str] = &["<|python_end|>", "<|tool_call_end|>"];
 
 /// Tokens that the parser has to see.
-pub(super) const MARKS: &[&str] = &[OPEN, CLOSE];
+pub(super) const MARKS: &[&str] =
+    &["<|python_start|>", "<|python_end|>", "<|tool_call_start|>", "<|tool_call_end|>"];
 
 /// Reads to the end of the text.
 pub(super) async fn read(reader: &Reader) {
     let space = reader.space().await;
     if reader.peek().await == Some('[') {
         reader.attempt(space);
-        list(reader).await;
+        list(reader, None).await;
     } else {
         reader.unread(&space);
     }
-    while reader.text_until(&[OPEN]).await.is_some() {
-        list(reader).await;
+    while let Some(mark) = reader.text_until(OPEN).await {
+        list(reader, Some(CLOSE[mark])).await;
     }
 }
 
-async fn list(reader: &Reader) {
+async fn list(reader: &Reader, close: Option<&str>) {
     if calls(reader).await.is_err() {
         return reader.give_up();
     }
     reader.end_call();
     reader.forget();
     reader.space().await;
-    if reader.close(CLOSE).await {
+    if let Some(close) = close
+        && reader.close(close).await
+    {
         reader.space().await;
     }
 }

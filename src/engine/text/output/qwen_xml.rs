@@ -46,7 +46,7 @@ async fn function(reader: &Reader) -> Result<(), Broken> {
         if !reader.take(PARAMETER).await {
             break;
         }
-        let key = key(reader).await;
+        let Ok(key) = key(reader).await else { break };
         reader.take("\n").await;
         let end = fields.field(&key, ENDS).await?;
         if end < 2 {
@@ -59,10 +59,12 @@ async fn function(reader: &Reader) -> Result<(), Broken> {
 }
 
 /// A key, and the bracket after it.
-async fn key(reader: &Reader) -> String {
+async fn key(reader: &Reader) -> Result<String, Broken> {
     let mut key = String::new();
-    while let Some(char) = reader.next().await.filter(|char| !matches!(char, '>' | '\n')) {
-        key.push(char);
+    loop {
+        match reader.next().await.ok_or(Broken)? {
+            '>' | '\n' => return Ok(key),
+            char => key.push(char),
+        }
     }
-    key
 }

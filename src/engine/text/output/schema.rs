@@ -1,23 +1,28 @@
 //! Values that a model writes as plain text, made what the tool's JSON schema says they are.
 //!
-//! The first of integer, number, boolean, null, object, array that the schema allows and the text fits; else the text
-//! is a string. This is what transformers' `parse_response` does.
+//! The first type that the schema names and the text fits, in the schema's order; else the text is a string. The rules
+//! are those of transformers' `parse_response`; beyond them, `$ref`, `allOf` and `enum` are followed.
 
 use serde_json::Value;
 
 use super::json_text::quote;
-
-/// The types to try, in order.
-const TYPES: [&str; 6] = ["integer", "number", "boolean", "null", "object", "array"];
+use super::number;
 
 /// References and alternatives nested deeper than this are not followed.
 const MAX_DEPTH: usize = 16;
 
-/// The types that a parameter may have, beside string.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Types {
-    /// By place in [`TYPES`].
-    allowed: [bool; TYPES.len()],
+/// The types that a parameter may have beside string, in order.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Types(Vec<Type>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Integer,
+    Number,
+    Boolean,
+    Null,
+    Object,
+    Array,
 }
 
 impl Types {
@@ -33,14 +38,13 @@ impl Types {
     }
 
     /// Whether a value can be nothing but a string.
-    pub(super) fn is_string(self) -> bool {
-        self == Self::default()
+    pub(super) fn is_string(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// A value as JSON.
-    pub(super) fn cast(self, text: &str) -> String {
-        let names = TYPES.into_iter().zip(self.allowed).filter_map(|(name, allowed)| allowed.then_some(name));
-        names.into_iter().find_map(|name| fit(text.trim(), name)).unwrap_or_else(|| quote(text))
+    pub(super) fn cast(&self, text: &str) -> String {
+        self.0.iter().find_map(|kind| fit(text, *kind)).unwrap_or_else(|| quote(text))
     }
 
     fn add(&mut self, schema: &Value, root: &Value, depth: usize) {
@@ -48,17 +52,15 @@ impl Types {
             return;
         }
         match &schema["type"] {
-            Value::String(name) => self.add_name(name),
-            Value::Array(names) => {
-                names.iter().filter_map(Value::as_str).for_each(|name| self.add_name(name))
-            }
+            Value::String(name) => self.0.extend(named(name)),
+            Value::Array(names) => self.0.extend(names.iter().filter_map(|name| named(name.as_str()?))),
             // A schema that says what is in a value says what the value is.
-            _ if schema.get("properties").is_some() => self.add_name("object"),
-            _ if schema.get("items").is_some() => self.add_name("array"),
+            _ if schema.get("properties").is_some() => self.0.push(Type::Object),
+            _ if schema.get("items").is_some() => self.0.push(Type::Array),
             _ => {
                 let values =
                     schema.get("const").into_iter().chain(schema["enum"].as_array().into_iter().flatten());
-                values.for_each(|value| self.add_name(type_of(value)));
+                self.0.extend(values.filter_map(type_of));
             }
         }
         for key in ["anyOf", "oneOf", "allOf"] {
@@ -70,43 +72,51 @@ impl Types {
         if let Some(target) = target.and_then(|path| root.pointer(path)) {
             self.add(target, root, depth + 1);
         }
-    }
-
-    fn add_name(&mut self, name: &str) {
-        if let Some(index) = TYPES.iter().position(|known| *known == name) {
-            self.allowed[index] = true;
+        if schema["nullable"] == Value::Bool(true) {
+            self.0.push(Type::Null);
         }
     }
 }
 
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() => "number",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
+fn named(name: &str) -> Option<Type> {
+    Some(match name {
+        "integer" => Type::Integer,
+        "number" => Type::Number,
+        "boolean" => Type::Boolean,
+        "null" => Type::Null,
+        "object" => Type::Object,
+        "array" => Type::Array,
+        _ => return None,
+    })
 }
 
-/// A text as a JSON value of one type, if it is one. Numbers and what is nested stay as the model wrote them.
-fn fit(text: &str, name: &str) -> Option<String> {
+fn type_of(value: &Value) -> Option<Type> {
+    Some(match value {
+        Value::Null => Type::Null,
+        Value::Bool(_) => Type::Boolean,
+        Value::Number(number) if number.is_f64() => Type::Number,
+        Value::Number(_) => Type::Integer,
+        Value::String(_) => return None,
+        Value::Array(_) => Type::Array,
+        Value::Object(_) => Type::Object,
+    })
+}
+
+/// A text as a JSON value of one type, if it is one. What is nested stays as the model wrote it.
+fn fit(text: &str, kind: Type) -> Option<String> {
+    let text = text.trim();
     let parsed = || serde_json::from_str::<Value>(text).ok();
-    let fits = match name {
-        "integer" => {
-            let digits = text.strip_prefix('-').unwrap_or(text);
-            let is_plain = digits == "0" || !digits.starts_with('0');
-            is_plain && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
-        }
-        "number" => parsed()?.is_number(),
-        "boolean" => {
-            return ["true", "false"].into_iter().find(|word| text.eq_ignore_ascii_case(word)).map(Into::into);
-        }
-        "null" => return matches!(text, "null" | "None").then(|| "null".into()),
-        "object" => parsed()?.is_object(),
-        _ => parsed()?.is_array(),
+    let is_same = match kind {
+        Type::Integer => return number::whole(text),
+        Type::Number => return number::number(text),
+        Type::Boolean => match text.to_ascii_lowercase().as_str() {
+            "true" | "1" => return Some("true".into()),
+            "false" | "0" => return Some("false".into()),
+            _ => false,
+        },
+        Type::Null => return matches!(text, "null" | "None").then(|| "null".into()),
+        Type::Object => parsed()?.is_object(),
+        Type::Array => parsed()?.is_array(),
     };
-    fits.then(|| text.into())
+    is_same.then(|| text.into())
 }

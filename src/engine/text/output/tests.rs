@@ -11,7 +11,7 @@ use super::*;
 
 const THINK: ReasoningSyntax = {
     let open = "<think>";
-    ReasoningSyntax::Tags(reasoning::Tags { open, close: "</think>", token: open })
+    ReasoningSyntax::Tags(reasoning::Tags { open, close: "</think>", token: open, next: None })
 };
 
 /// Runs a parser over pieces of text; neighbouring deltas are joined.

@@ -121,7 +121,12 @@ fn glm_writes_keys_and_values_in_tags() {
     check(
         syntax,
         "<tool_call>g<arg_key>k</arg_key><arg_value>07</arg_value></tool_call>",
-        "#0 g({\"k\": \"07\"})",
+        "#0 g({\"k\": 7})",
+    );
+    check(
+        syntax,
+        "<tool_call>f\n<arg_key>n</arg_key>\n<arg_value>2</arg_value>\n<arg_key>ci",
+        "#0 f({\"n\": 2})",
     );
     check(syntax, "<tool_call>g\n<arg_key>k</arg_key>\noops", "#0 g({})oops");
     check_text(syntax, &["<tool_call>{\"name\": \"f\"}</tool_call>", "<tool_call>f and more", "<tool_call>"]);
@@ -171,6 +176,7 @@ fn llama_writes_python_too() {
         "<|python_start|>[f(o={'a': (1, 2.5e3), \"b\": [ ]}, l=['x', word], x=1_000)]<|python_end|>",
         "#0 f({\"o\": {\"a\": [1, 2.5e3], \"b\": []}, \"l\": [\"x\", \"word\"], \"x\": 1000})",
     );
+    check(syntax, "Ok.<|tool_call_start|>[f(n=+7)]<|tool_call_end|>Bye", "Ok.#0 f({\"n\": 7})Bye");
     check(syntax, "[f(city='''it's\n''',)] Done.", "#0 f({\"city\": \"it's\\n\"})Done.");
     check(syntax, "[f(city='\\ud83d\\ude00 \\q \\\n')]", "#0 f({\"city\": \"😀 \\\\q \"})");
     check_text(
@@ -255,6 +261,27 @@ fn phi_writes_an_array_behind_its_tag_or_a_word() {
     check(syntax, "Yes: functools[{\"name\": \"f\", \"arguments\": {}}] ok", "Yes:#0 f({})ok");
     check_text(syntax, &["import functools\nfunctools.reduce", "<|tool_call|>", "functools[0]"]);
     check_cuts(syntax, "<|tool_call|>[{\"name\": \"f\", \"arguments\": {\"n\": 1}}]<|/tool_call|>");
+}
+
+#[test]
+fn values_take_the_first_type_that_fits() {
+    let parameters = json!({"properties": {
+        "n": {"type": "integer"}, "x": {"type": "number"}, "b": {"type": "boolean"}, "s": {"type": ["string", "null"]},
+        "m": {"anyOf": [{"type": "number"}, {"type": "object"}]}, "z": {"type": "string", "nullable": true},
+        "d": {"allOf": [{"$ref": "#/properties/n"}]},
+    }});
+    let cast = |name: &str, text: &str| schema::Types::of(Some(&parameters), name).cast(text);
+    assert_eq!(cast("n", " 3.0 "), "3");
+    assert_eq!(cast("n", "3.5"), "\"3.5\"");
+    assert_eq!(cast("n", "-12345678901234567890123"), "-12345678901234567890123");
+    assert_eq!(["1e3", "nan", ".5"].map(|text| cast("x", text)), ["1e3", "\"nan\"", "0.5"]);
+    assert_eq!(["TRUE", "0", "yes"].map(|text| cast("b", text)), ["true", "false", "\"yes\""]);
+    assert_eq!(["None", "a\tb"].map(|text| cast("s", text)), ["null", "\"a\\tb\""]);
+    assert_eq!(["{\"a\": 1}", "[1]"].map(|text| cast("m", text)), ["{\"a\": 1}", "\"[1]\""]);
+    assert_eq!(
+        (cast("z", "null"), cast("d", "4"), cast("unknown", "4")),
+        ("null".into(), "4".into(), "\"4\"".into())
+    );
 }
 
 /// Pieces of a family's markup, and of what may stand between them.

@@ -69,5 +69,6 @@ fn other_tags_are_read_as_think_tags_are() {
     };
     assert_eq!(read("<|channel>", "<|channel>thought\nHm.\n<channel|>Yes."), "[Hm.]Yes.");
     assert_eq!(read("<|channel>", "<|channel>thought\n<channel|>Yes."), "Yes.");
+    assert_eq!(read("<|channel>", "<|channel>thought\nHm.\n<|tool_call>"), "[Hm.]<|tool_call>");
     assert_eq!(read("[THINK]", "[THINK]Hm.[/THINK]\nYes.[TOOL_CALLS]f[ARGS]{}"), "[Hm.]Yes.#0 f({})");
 }
