@@ -20,6 +20,7 @@ use candlewick_protocol::{TokenLogprob, TopLogprob};
 use serde_json::{Map, Value};
 
 pub use self::output::{OutputFormat, OutputStep, OutputStream};
+pub use self::template::{TemplateFault, check_chat_template};
 
 use self::infill::Infill;
 use self::output::{ReasoningSyntax, Signs, ToolSyntax};
@@ -83,9 +84,13 @@ impl TextProcessor {
         if generation_defaults.eos_token_ids.is_empty() {
             generation_defaults.eos_token_ids.extend(tokenizer.named_id("eos_token"));
         }
+        let response_template = response_template(files)?;
         let signs = Signs {
             model_type: config["model_type"].as_str(),
-            in_template: &|text| templates.as_ref().is_some_and(|templates| templates.mention(text)),
+            in_template: &|text| {
+                response_template.contains(text)
+                    || templates.as_ref().is_some_and(|templates| templates.mention(text))
+            },
             in_vocabulary: &|token| tokenizer.id(token).is_some(),
         };
         let tool_syntax = match &options.tool_call_parser {
@@ -137,4 +142,12 @@ impl TextProcessor {
         let bytes = self.tokenizer.token_bytes(token_id);
         (String::from_utf8_lossy(&bytes).into_owned(), bytes)
     }
+}
+
+/// The words of the response template that a tokenizer ships, if it does, without the backslashes of its patterns. It is
+/// not run: it says which marks the model writes, and thereby which parser reads them.
+fn response_template(files: &ModelFiles) -> Result<String, LoadError> {
+    let config = files.json("tokenizer_config.json")?.unwrap_or_default();
+    let template = &config["response_template"];
+    Ok(if template.is_null() { String::new() } else { template.to_string().replace('\\', "") })
 }

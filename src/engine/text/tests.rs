@@ -278,6 +278,23 @@ fn a_tool_call_parser_may_be_named() {
 }
 
 #[test]
+fn a_response_template_tells_which_parser_reads_the_answer() {
+    let pattern = r"\s*<tool_call>\s*<function=(?P<name>[^>\n]+)>";
+    let fields = json!({
+        "reasoning": {"open": "<think>", "close": "</think>"},
+        "tool_calls": {"open_pattern": pattern, "close": "</tool_call>"},
+    });
+    let config = json!({"chat_template": "{{ messages }}", "response_template": {"fields": fields}});
+    let files = files(&[("tokenizer.json", byte_level_json()), ("tokenizer_config.json", config)]);
+    let processor = Arc::new(TextProcessor::load(&files, &TextOptions::default()).expect("it loads"));
+    let prompt = ChatPrompt { tools: vec![json!({})], ..chat("Hi") };
+    let written =
+        "<think>Hm</think><tool_call><function=f><parameter=a>\n1\n</parameter></function></tool_call>";
+    let (deltas, _) = answer_of(&processor, &prompt, written, &[]);
+    assert_eq!(joined(&deltas), (String::new(), "Hm".into(), "f={\"a\": \"1\"}".into()));
+}
+
+#[test]
 fn a_stop_string_ends_reasoning_and_answer_alike() {
     assert_eq!(
         joined(&answer(&chat("Hi"), "<think>one two", &[" t"]).0),

@@ -108,7 +108,7 @@ const TOKENS: &[(&str, ToolSyntax)] = &[
 pub(crate) struct Signs<'a> {
     /// Of `config.json`.
     pub(crate) model_type: Option<&'a str>,
-    /// Whether a chat template mentions a text.
+    /// Whether a chat template mentions a text, or the response template that transformers would parse answers with.
     pub(crate) in_template: &'a dyn Fn(&str) -> bool,
     /// Whether the vocabulary has a token.
     pub(crate) in_vocabulary: &'a dyn Fn(&str) -> bool,

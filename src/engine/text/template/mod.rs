@@ -33,6 +33,34 @@ const MAX_SOURCE_BYTES: usize = 256 << 10;
 /// A rendered prompt may not be longer, in bytes: no template needs it, and memory is finite.
 const MAX_RENDERED_BYTES: usize = 256 << 20;
 
+/// Why a template cannot be used, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {why}")]
+pub struct TemplateFault {
+    /// Line of its source; the first is 1.
+    pub line: usize,
+    /// What is wrong there.
+    pub why: String,
+}
+
+/// Whether a chat template can be parsed, so that a server need not wait for a model to find out.
+pub fn check_chat_template(source: &str) -> Result<(), TemplateFault> {
+    add(&mut environment::environment(), DEFAULT.into(), source)
+}
+
+fn add(env: &mut Environment<'static>, name: String, source: &str) -> Result<(), TemplateFault> {
+    if source.len() > MAX_SOURCE_BYTES {
+        return Err(TemplateFault { line: 1, why: format!("it is longer than {MAX_SOURCE_BYTES} bytes") });
+    }
+    env.add_template_owned(name, source::prepare(source)).map_err(|error| TemplateFault {
+        line: error.line().unwrap_or(1),
+        why: match error.detail() {
+            Some(detail) => format!("{}: {detail}", error.kind()),
+            None => error.kind().to_string(),
+        },
+    })
+}
+
 /// The chat templates of one model.
 pub(crate) struct ChatTemplates {
     env: Environment<'static>,
@@ -85,13 +113,7 @@ impl ChatTemplates {
         let mut env = environment::environment();
         let mut templates = Vec::new();
         for (name, source) in found {
-            let added = match source.len() <= MAX_SOURCE_BYTES {
-                true => env
-                    .add_template_owned(name.clone(), source::prepare(&source))
-                    .map_err(|error| error.to_string()),
-                false => Err(format!("it is longer than {MAX_SOURCE_BYTES} bytes")),
-            };
-            let broken = added.err();
+            let broken = add(&mut env, name.clone(), &source).err().map(|fault| fault.to_string());
             if let Some(why) = &broken {
                 tracing::warn!(template = name, why, "a chat template cannot be parsed");
             }
