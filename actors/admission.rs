@@ -1,7 +1,8 @@
-//! Who may come in: so many requests per model, and one more is told at once when to try again.
+//! Who may come in: so many sequences per model, and one more is told at once when to try again.
 //!
-//! [`Counts`] decides and is pure; [`Admission`] shares it. A permit lives as long as its request's actor, which lives
-//! until the last event is on the stream, and not only as long as the HTTP handler.
+//! What is counted are sequences, because they are what the scheduler gives places to: a request takes one for each of its
+//! choices. [`Counts`] decides and is pure; [`Admission`] shares it. A permit lives until its request's last event is
+//! handed to the stream, and not only as long as the HTTP handler.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use candlewick_protocol::{ErrorKind, Failure};
 use tokio::sync::watch;
 
-/// Limits on the requests of one model.
+/// Limits on the sequences of one model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionLimits {
     /// Most that are generating.
@@ -19,17 +20,24 @@ pub struct AdmissionLimits {
     pub max_queued: usize,
 }
 
-/// Requests in flight by model, and how long the last ones took.
+impl AdmissionLimits {
+    fn num_places(self) -> usize {
+        self.max_running.saturating_add(self.max_queued)
+    }
+}
+
+/// Sequences in flight by model, and how long the last requests took.
 #[derive(Debug, Default)]
 struct Counts {
     models: HashMap<String, ModelCount>,
-    num_in_flight: usize,
+    /// Requests, over all models.
+    num_requests: usize,
     draining: bool,
 }
 
 #[derive(Debug, Default)]
 struct ModelCount {
-    num_in_flight: usize,
+    num_sequences: usize,
     /// Moving average of how long a request takes.
     mean_duration: Option<Duration>,
 }
@@ -39,14 +47,17 @@ const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 impl Counts {
-    fn admit(&mut self, model: &str, limits: AdmissionLimits) -> Result<(), Failure> {
+    /// Admits requests of so many sequences each: all of them, or none.
+    fn admit(&mut self, model: &str, requests: &[usize], limits: AdmissionLimits) -> Result<(), Failure> {
         if self.draining {
             return Err(draining());
         }
-        let num_in_flight = self.models.get(model).map_or(0, |count| count.num_in_flight);
-        if num_in_flight >= limits.max_running + limits.max_queued {
+        let asked = could_ever_enter(requests, limits)?;
+        let num_sequences = self.models.get(model).map_or(0, |count| count.num_sequences);
+        if num_sequences + asked > limits.num_places() {
             let message = format!(
-                "model '{model}' is busy: {num_in_flight} requests are in flight, at most {} may run and {} wait",
+                "model '{model}' is busy: {num_sequences} sequences are in flight and {asked} more are asked for, at most \
+                 {} may run and {} wait",
                 limits.max_running, limits.max_queued
             );
             let retry_after = self.models.get(model).and_then(|count| count.mean_duration);
@@ -54,22 +65,39 @@ impl Counts {
                 until_a_place_is_free(retry_after.unwrap_or(RETRY_AFTER_MIN), limits.max_running),
             ));
         }
-        self.models.entry(model.into()).or_default().num_in_flight += 1;
-        self.num_in_flight += 1;
+        self.models.entry(model.into()).or_default().num_sequences += asked;
+        self.num_requests += requests.len();
         Ok(())
     }
 
-    fn release(&mut self, model: &str, duration: Duration) {
-        self.num_in_flight -= 1;
+    fn release(&mut self, model: &str, num_sequences: usize, duration: Duration) {
+        self.num_requests -= 1;
         let Some(count) = self.models.get_mut(model) else { return };
-        count.num_in_flight -= 1;
+        count.num_sequences -= num_sequences;
         // One part in eight is new: a burst of short requests does not make us promise too much.
         let mean = count.mean_duration.unwrap_or(duration);
         count.mean_duration = Some((mean * 7 + duration) / 8);
-        if count.num_in_flight == 0 {
+        if count.num_sequences == 0 {
             self.models.remove(model);
         }
     }
+}
+
+/// The sequences of these requests together. More than there are places, and no time to come would be a better one.
+fn could_ever_enter(requests: &[usize], limits: AdmissionLimits) -> Result<usize, Failure> {
+    let (num_places, asked) = (limits.num_places(), requests.iter().sum::<usize>());
+    let limit = format!(
+        "at most {num_places} sequences of a model may be in flight, {} that run and {} that wait",
+        limits.max_running, limits.max_queued
+    );
+    if let Some(n) = requests.iter().find(|&&n| n > num_places) {
+        return Err(Failure::invalid("n", format!("n is {n}, but {limit}")));
+    }
+    if asked > num_places {
+        let message = format!("{} prompts ask for {asked} sequences, but {limit}", requests.len());
+        return Err(Failure::invalid("prompt", message));
+    }
+    Ok(asked)
 }
 
 /// With `max_running` requests at work that take `mean` each, one ends every `mean / max_running`.
@@ -99,15 +127,28 @@ impl Admission {
         Arc::new(Self { counts: Mutex::default(), num_in_flight: watch::Sender::new(0) })
     }
 
-    /// A permit for one request of a model, by canonical id.
+    /// A permit for each of these requests of a model, by canonical id; what is listed is how many sequences each has.
+    /// Either all are admitted or none is.
     ///
     /// # Errors
-    /// `Overloaded` with the time after which a place may be free; `Unavailable` while draining.
-    pub fn admit(self: &Arc<Self>, model: &str, limits: AdmissionLimits) -> Result<Permit, Failure> {
+    /// `Overloaded` with the time after which a place may be free; `InvalidRequest` if there are not so many places at
+    /// all; `Unavailable` while draining.
+    pub fn admit(
+        self: &Arc<Self>,
+        model: &str,
+        requests: &[usize],
+        limits: AdmissionLimits,
+    ) -> Result<Vec<Permit>, Failure> {
         let mut counts = self.counts();
-        counts.admit(model, limits)?;
-        self.num_in_flight.send_replace(counts.num_in_flight);
-        Ok(Permit { admission: self.clone(), model: model.into(), since: Instant::now() })
+        counts.admit(model, requests, limits)?;
+        self.num_in_flight.send_replace(counts.num_requests);
+        let permit = |&num_sequences: &usize| Permit {
+            admission: self.clone(),
+            model: model.into(),
+            num_sequences,
+            since: Instant::now(),
+        };
+        Ok(requests.iter().map(permit).collect())
     }
 
     /// Admits no more.
@@ -119,8 +160,9 @@ impl Admission {
         self.counts().draining
     }
 
+    /// Requests in flight, over all models.
     pub fn num_in_flight(&self) -> usize {
-        self.counts().num_in_flight
+        self.counts().num_requests
     }
 
     /// Ends when no request is in flight.
@@ -138,14 +180,15 @@ impl Admission {
 pub struct Permit {
     admission: Arc<Admission>,
     model: String,
+    num_sequences: usize,
     since: Instant,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.admission.counts();
-        counts.release(&self.model, self.since.elapsed());
-        self.admission.num_in_flight.send_replace(counts.num_in_flight);
+        counts.release(&self.model, self.num_sequences, self.since.elapsed());
+        self.admission.num_in_flight.send_replace(counts.num_requests);
     }
 }
 
@@ -155,25 +198,59 @@ mod tests {
 
     const LIMITS: AdmissionLimits = AdmissionLimits { max_running: 2, max_queued: 1 };
 
+    #[track_caller]
+    fn refusal(admission: &Arc<Admission>, requests: &[usize]) -> Failure {
+        admission.admit("m@main", requests, LIMITS).err().expect("there is no room")
+    }
+
     #[test]
     fn one_more_than_run_and_wait_is_refused_until_one_leaves() {
         let admission = Admission::new();
-        let mut permits =
-            (0..3).map(|_| admission.admit("m@main", LIMITS).expect("there is room")).collect::<Vec<_>>();
-        let failure = admission.admit("m@main", LIMITS).err().expect("the model is full");
+        let mut permits = admission.admit("m@main", &[1, 1, 1], LIMITS).expect("there is room");
+        let failure = refusal(&admission, &[1]);
         assert_eq!(failure.kind, ErrorKind::Overloaded);
         assert!(failure.retry_after.is_some_and(|wait| wait >= RETRY_AFTER_MIN));
-        let _other = admission.admit("other@main", LIMITS).expect("another model has its own places");
+        let _other = admission.admit("other@main", &[1], LIMITS).expect("another model has its own places");
         permits.pop();
-        let _again = admission.admit("m@main", LIMITS).expect("a place is free");
+        let _again = admission.admit("m@main", &[1], LIMITS).expect("a place is free");
         assert_eq!(admission.num_in_flight(), 4);
+    }
+
+    #[test]
+    fn each_choice_takes_a_place() {
+        let admission = Admission::new();
+        let two = admission.admit("m@main", &[2], LIMITS).expect("there is room");
+        assert_eq!(refusal(&admission, &[2]).kind, ErrorKind::Overloaded);
+        let _one = admission.admit("m@main", &[1], LIMITS).expect("there is room for one");
+        drop(two);
+        let _two = admission.admit("m@main", &[2], LIMITS).expect("two places are free");
+    }
+
+    #[test]
+    fn several_requests_come_in_together_or_not_at_all() {
+        let admission = Admission::new();
+        let _two = admission.admit("m@main", &[1, 1], LIMITS).expect("there is room");
+        assert_eq!(refusal(&admission, &[1, 1]).kind, ErrorKind::Overloaded);
+        assert_eq!(admission.num_in_flight(), 2);
+        let _one = admission.admit("m@main", &[1], LIMITS).expect("the place was not taken");
+    }
+
+    #[test]
+    fn what_could_never_enter_is_told_which_field_asks_too_much() {
+        let admission = Admission::new();
+        for (requests, param) in [(&[4][..], "n"), (&[1, 4], "n"), (&[2, 2], "prompt")] {
+            let failure = refusal(&admission, requests);
+            assert_eq!((failure.kind, failure.param.as_deref()), (ErrorKind::InvalidRequest, Some(param)));
+            assert!(failure.message.contains("at most 3 sequences"), "{failure}");
+        }
+        assert_eq!(admission.num_in_flight(), 0);
     }
 
     #[test]
     fn nobody_enters_while_draining() {
         let admission = Admission::new();
         admission.drain();
-        let failure = admission.admit("m@main", LIMITS).err().expect("the door is closed");
+        let failure = admission.admit("m@main", &[1], LIMITS).err().expect("the door is closed");
         assert_eq!(failure.kind, ErrorKind::Unavailable);
     }
 
@@ -189,11 +266,11 @@ mod tests {
     fn the_mean_follows_what_requests_take() {
         let mut counts = Counts::default();
         for _ in 0..3 {
-            counts.admit("m", LIMITS).expect("there is room");
+            counts.admit("m", &[1], LIMITS).expect("there is room");
         }
-        counts.release("m", Duration::from_secs(20));
-        counts.admit("m", LIMITS).expect("there is room");
-        let failure = counts.admit("m", LIMITS).expect_err("the model is full");
+        counts.release("m", 1, Duration::from_secs(20));
+        counts.admit("m", &[1], LIMITS).expect("there is room");
+        let failure = counts.admit("m", &[1], LIMITS).expect_err("the model is full");
         assert_eq!(failure.retry_after, Some(Duration::from_secs(10)));
     }
 }

@@ -88,18 +88,38 @@ impl Gateway {
     }
 
     /// Admits a request, or refuses it at once: unknown or wrongly pinned model, queue full (`Overloaded` with
-    /// `retry_after`), draining.
+    /// `retry_after`), more choices than there are places, draining.
     pub async fn submit(&self, request: GenerationRequest) -> Result<EventStream, Failure> {
-        let model = self.model_of(&request)?;
+        let mut streams = self.submit_many(vec![request]).await?;
+        Ok(streams.pop().expect("each request that was admitted has a stream"))
+    }
+
+    /// Admits several requests of one model, all of them or none; the streams are in the order of the requests. Refused as
+    /// by [`Gateway::submit`]; more sequences than could ever be admitted together are an `InvalidRequest` of `prompt`, and
+    /// so are requests of several models, of `model`.
+    pub async fn submit_many(&self, requests: Vec<GenerationRequest>) -> Result<Vec<EventStream>, Failure> {
+        let Some(first) = requests.first() else { return Ok(Vec::new()) };
+        let model = self.model_of(first)?;
+        for request in &requests[1..] {
+            if self.model_of(request)?.canonical() != model.canonical() {
+                let message = format!("requests that come together must be for one model, here '{model}'");
+                return Err(Failure::invalid("model", message));
+            }
+        }
         let settings = self.tree.settings();
         let limits = AdmissionLimits { max_running: settings.max_running, max_queued: settings.max_queued };
-        let permit = self.tree.admission.admit(&model.canonical(), limits)?;
-        let (outlet, events) = Outlet::open(settings.stream_capacity, Event::Failed(lost()));
-        let key = self.tree.new_key();
-        tracing::debug!(request = %key, client_id = %request.request_id, model = %model, "admitted");
-        let submission = Submission { key, request, outlet, permit };
-        self.send(RegistryMsg::Submit { model, submission });
-        Ok(EventStream { events })
+        let num_sequences = requests.iter().map(|request| request.num_choices as usize).collect::<Vec<_>>();
+        let permits = self.tree.admission.admit(&model.canonical(), &num_sequences, limits)?;
+        let mut streams = Vec::with_capacity(requests.len());
+        for (request, permit) in requests.into_iter().zip(permits) {
+            let (outlet, events) = Outlet::open(settings.stream_capacity, Event::Failed(lost()));
+            let key = self.tree.new_key();
+            tracing::debug!(request = %key, client_id = %request.request_id, model = %model, "admitted");
+            let submission = Submission { key, request, outlet, permit };
+            self.send(RegistryMsg::Submit { model: model.clone(), submission });
+            streams.push(EventStream { events });
+        }
+        Ok(streams)
     }
 
     /// Loads a model, or joins the load under way. The channel follows the grammar of [`LoadEvent`]; dropping it does not

@@ -60,9 +60,9 @@ pub struct TreeSettings {
     pub pinned: Option<ModelRef>,
     /// Unload a model that was idle this long; `None` never does. The pinned model is never unloaded for idleness.
     pub model_timeout: Option<Duration>,
-    /// Most requests per model that are generating.
+    /// Most sequences per model that are generating; a request has one for each of its choices.
     pub max_running: usize,
-    /// Most requests per model that wait, for the load or for a place; one more is refused.
+    /// Most sequences per model that wait, for the load or for a place; one more is refused.
     pub max_queued: usize,
     /// Longest context in tokens, if shorter than the model's.
     pub max_model_len: Option<usize>,

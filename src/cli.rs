@@ -114,7 +114,7 @@ pub struct ServeArgs {
     pub max_model_len: Option<String>,
 
     /// Seed of requests that bring none [default: a new one for each]
-    #[arg(long, value_name = "SEED", help_heading = "Models")]
+    #[arg(long, value_name = "SEED", help_heading = "Models", allow_negative_numbers = true)]
     pub default_seed: Option<String>,
 
     /// Ask models that can reason to do so: on, off, auto [default: auto]
@@ -133,11 +133,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FOLDER", help_heading = "Models", value_hint = ValueHint::DirPath)]
     pub cache_dir: Option<String>,
 
-    /// Requests of one model that generate at once [default: 64]
+    /// Sequences of one model that generate at once; a request has one for each choice [default: 64]
     #[arg(long, value_name = "COUNT", help_heading = "Engine")]
     pub max_running: Option<String>,
 
-    /// Requests of one model that wait; one more is refused with 429 [default: 256]
+    /// Sequences of one model that wait; one more is refused with 429 [default: 256]
     #[arg(long, value_name = "COUNT", help_heading = "Engine")]
     pub max_queued: Option<String>,
 

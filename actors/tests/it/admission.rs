@@ -61,3 +61,40 @@ async fn one_too_many_is_told_when_to_come_back() {
     assert_eq!(world.answer(request("three", 5)).await.text(0).len(), 5);
     world.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_come_together_are_all_admitted_or_none_is() {
+    let settings = TreeSettings { max_running: 2, max_queued: 1, ..settings() };
+    let world = World::new(FakeRule::default(), settings).await;
+    let prompts = |num_prompts: usize| (0..num_prompts).map(|n| request(&format!("{n}"), 5)).collect::<Vec<_>>();
+    world.factory.control.step_gate.close();
+    let first = world.gateway.submit_many(prompts(2)).await.expect("there is room");
+    let failure = world.gateway.submit_many(prompts(2)).await.err().expect("there is room for one only");
+    assert_eq!(failure.kind, ErrorKind::Overloaded);
+    assert_eq!(world.gateway.num_in_flight(), 2, "nothing is left of what was refused");
+    let failure = world.gateway.submit_many(prompts(4)).await.err().expect("there are three places");
+    assert_eq!((failure.kind, failure.param.as_deref()), (ErrorKind::InvalidRequest, Some("prompt")));
+    world.factory.control.step_gate.open();
+    for stream in first {
+        assert_eq!(read_all(1, stream).await.text(0).len(), 5);
+    }
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_choice_takes_a_place() {
+    let settings = TreeSettings { max_running: 2, max_queued: 1, ..settings() };
+    let world = World::new(FakeRule::default(), settings).await;
+    world.factory.control.step_gate.close();
+    let choices = |n: u32| candlewick_protocol::GenerationRequest { num_choices: n, ..request("hi", 5) };
+    let first = world.submit(choices(2)).await;
+    let failure = world.gateway.submit(choices(2)).await.err().expect("there is room for one only");
+    assert_eq!(failure.kind, ErrorKind::Overloaded);
+    assert!(failure.message.contains("2 sequences are in flight"), "{failure}");
+    let failure = world.gateway.submit(choices(4)).await.err().expect("there are three places");
+    assert_eq!((failure.kind, failure.param.as_deref()), (ErrorKind::InvalidRequest, Some("n")));
+    assert!(failure.message.contains("at most 3 sequences"), "{failure}");
+    world.factory.control.step_gate.open();
+    assert_eq!(read_all(2, first).await.text(1).len(), 5);
+    world.close().await;
+}
