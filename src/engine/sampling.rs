@@ -150,7 +150,8 @@ fn resolve_temperature(options: &SamplingOptions, model: &SamplingOptions) -> Re
     Ok(temperature.max(TEMPERATURE_MIN))
 }
 
-/// A request that asks for more than the context holds is refused; the model's default and none at all mean what is left.
+/// A request that asks for more than the context holds is refused; a default of the route or of the model is capped to what
+/// is left, and none at all means just that.
 fn resolve_max_tokens(
     options: &SamplingOptions,
     model: &SamplingOptions,
@@ -173,7 +174,10 @@ fn resolve_max_tokens(
         ))
         .with_param("max_tokens")),
         Some(asked) => Ok(asked),
-        None => Ok(model.max_tokens.filter(|default| *default > 0).map_or(num_left, |default| default.min(num_left))),
+        None => {
+            let default = options.max_tokens_default.or(model.max_tokens).filter(|default| *default > 0);
+            Ok(default.map_or(num_left, |default| default.min(num_left)))
+        }
     }
 }
 

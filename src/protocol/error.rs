@@ -24,8 +24,10 @@ pub enum ErrorKind {
     Conflict,
     /// A limit of ours is reached. Worth trying again after `retry_after`.
     Overloaded,
-    /// The model cannot answer now: it failed to load, crashed too often, or the server is draining.
+    /// The model cannot answer now: it failed to load or crashed too often.
     Unavailable,
+    /// The server is stopping: it finishes what it has begun. Another one may answer.
+    Draining,
     /// Not enough memory for the model or the request.
     OutOfMemory,
     /// A deadline passed.

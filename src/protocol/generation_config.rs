@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::{Failure, SamplingOptions};
+use crate::{Failure, SamplingOptions, clipped};
 
 /// The request field.
 const PARAM: &str = "generation_config";
@@ -85,8 +85,11 @@ fn read<T>(
     convert: fn(&Value) -> Option<T>,
 ) -> Result<Option<T>, Failure> {
     let Some(value) = config.get(key).filter(|value| !value.is_null()) else { return Ok(None) };
-    let wrong =
-        || Failure::invalid(PARAM, format!("{key} of generation_config is {value}; it must be {expected}"));
+    let wrong = || {
+        let value = value.to_string();
+        let message = format!("{key} of generation_config is {}; it must be {expected}", clipped(&value));
+        Failure::invalid(PARAM, message)
+    };
     convert(value).map(Some).ok_or_else(wrong)
 }
 

@@ -51,6 +51,9 @@ pub struct ModelRef {
     file: Option<String>,
 }
 
+/// Longest name in bytes: longer than any on the Hub, and it stands in logs and error texts.
+const NAME_BYTES_MAX: usize = 512;
+
 /// The revision meant where none is named.
 const DEFAULT_REVISION: &str = "main";
 
@@ -112,11 +115,14 @@ pub enum ModelRefError {
     EmptyRevision,
     /// A revision or file that would climb out of its folder, or holds a control character.
     Unsafe,
+    /// Longer than any model's name.
+    TooLong,
 }
 
 impl fmt::Display for ModelRefError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::TooLong => return write!(f, "a model name has at most {NAME_BYTES_MAX} bytes; this name is longer"),
             Self::EmptyRepo => "a model is named like `org/name`, `org/name@revision` or `org/name:file.gguf`; this name is empty",
             Self::EmptyRevision => "there is no revision after the `@` of this model name",
             Self::Unsafe => "a model name may not hold `..` path segments or control characters",
@@ -131,6 +137,9 @@ impl FromStr for ModelRef {
 
     fn from_str(text: &str) -> Result<Self, ModelRefError> {
         let text = text.trim();
+        if text.len() > NAME_BYTES_MAX {
+            return Err(ModelRefError::TooLong);
+        }
         if text.chars().any(char::is_control) {
             return Err(ModelRefError::Unsafe);
         }
@@ -216,5 +225,11 @@ mod tests {
         assert_eq!("org/m@../../etc".parse::<ModelRef>(), Err(ModelRefError::Unsafe));
         assert_eq!("org/../m".parse::<ModelRef>(), Err(ModelRefError::Unsafe));
         assert_eq!("org/m:../x.gguf".parse::<ModelRef>(), Err(ModelRefError::Unsafe));
+    }
+
+    #[test]
+    fn a_name_has_a_longest_length() {
+        "m".repeat(NAME_BYTES_MAX).parse::<ModelRef>().expect("it is just short enough");
+        assert_eq!("m".repeat(NAME_BYTES_MAX + 1).parse::<ModelRef>(), Err(ModelRefError::TooLong));
     }
 }

@@ -9,6 +9,7 @@ mod generation_config;
 mod grammar;
 mod id;
 mod load;
+mod quote;
 mod request;
 
 pub use error::{ErrorKind, Failure};
@@ -18,6 +19,7 @@ pub use event::{
 pub use grammar::EventGrammar;
 pub use id::{ModelRef, ModelRefError, RequestId, RequestKey};
 pub use load::{LoadEvent, LoadStage, ModelCard, ModelStatus, Progress, ProgressUnit, ServerStatus};
+pub use quote::{clipped, clipped_at, quoted};
 pub use request::{
     ChatPrompt, Content, ContentPart, GenerationRequest, Message, OutputOptions, Prompt, SamplingOptions,
     ToolCall, ToolChoice, merge_sampling,

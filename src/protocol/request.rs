@@ -162,6 +162,10 @@ pub struct SamplingOptions {
     pub seed: Option<i64>,
     /// Most tokens to generate.
     pub max_tokens: Option<u32>,
+    /// What `max_tokens` is if nobody set it: a route's own default, over the model's. It gives way to what the context
+    /// leaves, where a limit that the client set is refused.
+    #[serde(default)]
+    pub max_tokens_default: Option<u32>,
     /// Fewest tokens to generate before an end or stop token may come.
     pub min_tokens: Option<u32>,
     /// Texts that end the output and are not part of it.
@@ -198,6 +202,7 @@ pub fn merge_sampling(options: SamplingOptions, defaults: &SamplingOptions) -> S
         },
         seed: options.seed.or(defaults.seed),
         max_tokens: options.max_tokens.or(defaults.max_tokens),
+        max_tokens_default: options.max_tokens_default.or(defaults.max_tokens_default),
         min_tokens: options.min_tokens.or(defaults.min_tokens),
         stop: list(options.stop, &defaults.stop),
         stop_token_ids: list(options.stop_token_ids, &defaults.stop_token_ids),

@@ -224,6 +224,21 @@ fn too_many_logprobs_are_refused() {
 }
 
 #[test]
+fn a_routes_default_gives_way_to_the_context_and_wins_over_the_models() {
+    let resolve = |num_prompt_tokens, max_tokens| {
+        let options =
+            SamplingOptions { max_tokens, max_tokens_default: Some(16), ..SamplingOptions::default() };
+        let sampling = SamplingOptions { max_tokens: Some(50), ..SamplingOptions::default() };
+        let defaults = GenerationDefaults { sampling, ..GenerationDefaults::default() };
+        let limits = ResolveLimits { num_prompt_tokens, ..LIMITS };
+        SamplingParams::resolve(&options, &defaults, None, limits).expect("it fits").max_tokens
+    };
+    assert_eq!(resolve(10, None), 16);
+    assert_eq!(resolve(92, None), 8, "what the context leaves");
+    assert_eq!(resolve(10, Some(40)), 40);
+}
+
+#[test]
 fn what_does_not_fit_the_context_is_refused_with_the_numbers() {
     let resolve = |num_prompt_tokens, max_tokens| {
         let options = SamplingOptions { max_tokens, ..SamplingOptions::default() };
