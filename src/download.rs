@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail};
-use candlewick_engine::{ModelFile, ModelSource};
+use candlewick_engine::{ModelFactory, ModelFile, ModelSource};
 use candlewick_hub::{DownloadEvent, Downloaded, HubSource};
+use candlewick_models::CandleFactory;
 use candlewick_protocol::ModelRef;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::Value;
 
 use crate::cli::DownloadArgs;
 use crate::settings::Settings;
@@ -59,7 +61,10 @@ fn model_of(args: &DownloadArgs) -> anyhow::Result<ModelRef> {
 
 async fn fetch(source: &HubSource, model: &ModelRef) -> anyhow::Result<Downloaded> {
     let bars = Bars::new();
-    Ok(candlewick_hub::download(source, model, &|event| bars.show(&event)).await?)
+    // It never computes, so one thread is enough.
+    let factory = CandleFactory::new(Some(1))?;
+    let check = |config: &Value| factory.check(config);
+    Ok(candlewick_hub::download(source, model, &check, &|event| bars.show(&event)).await?)
 }
 
 fn folder_of(file: &ModelFile) -> Option<PathBuf> {

@@ -2,7 +2,7 @@
 
 // The Hub of the `hub` room's own tests: there is one, so that both rooms mean the same by it.
 #[path = "hub/tests/support/hub.rs"]
-mod hub;
+pub(crate) mod hub;
 
 use std::path::Path;
 
@@ -15,12 +15,16 @@ use crate::settings::{Settings, SettingsFile, Sources};
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 async fn model_hub() -> TestHub {
-    let config = r#"{"architectures":["Qwen2ForCausalLM"],"model_type":"qwen2"}"#;
-    let repo = Repo::new(COMMIT)
-        .file("config.json", "c0f1", config)
-        .file("tokenizer.json", "70ce", "{}")
-        .file("model.safetensors", "3e16", vec![7; 100_000]);
-    TestHub::start([("org/m", repo)]).await
+    let config = r#"{"architectures":["Qwen2ForCausalLM"],"model_type":"qwen2","hidden_size":64,"intermediate_size":128,
+        "num_attention_heads":4,"num_hidden_layers":2,"num_key_value_heads":2,"vocab_size":479,"rms_norm_eps":1e-6,
+        "max_position_embeddings":2048,"rope_theta":10000.0}"#;
+    let repo = |config: &'static str| {
+        Repo::new(COMMIT)
+            .file("config.json", "c0f1", config)
+            .file("tokenizer.json", "70ce", "{}")
+            .file("model.safetensors", "3e16", vec![7; 100_000])
+    };
+    TestHub::start([("org/m", repo(config)), ("org/strange", repo(r#"{"model_type":"strange"}"#))]).await
 }
 
 fn settings(hub: &TestHub, cache: &Path, more: &str) -> Settings {
@@ -86,4 +90,14 @@ async fn the_reason_of_a_failure_is_told() {
     assert!(error(args("org/none", false), "").await.contains("org/none"));
     assert!(error(args("./folder", false), "").await.contains("folder on this machine"));
     assert!(error(args("org/m", true), "offline = true\n").await.contains("needs the network"));
+}
+
+#[tokio::test]
+async fn a_family_that_cannot_be_served_is_refused_before_its_weights_come() {
+    let (hub, cache) = (model_hub().await, tempfile::tempdir().expect("a folder"));
+    let error = download::run(&args("org/strange", false), &settings(&hub, cache.path(), ""))
+        .await
+        .expect_err("there is no such family");
+    assert!(format!("{error:#}").contains("\"strange\" are not there yet"), "{error:#}");
+    assert_eq!(hub.bytes_sent("model.safetensors"), 0);
 }

@@ -1,4 +1,7 @@
 //! A folder on this machine as a source of models.
+//!
+//! A path may come from a client, who must not learn from the answer what there is on this machine: every path that
+//! holds no model gets one and the same text. Why it holds none goes to the log, and to whoever starts the program.
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +25,14 @@ impl DirectorySource {
         Self { home: home.into() }
     }
 
+    /// Why a path holds no model, in detail: for the person who started the program, and not for its clients.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn check(&self, model: &ModelRef) -> Result<(), LoadError> {
+        self.find(model).map(drop)
+    }
+
     fn find(&self, model: &ModelRef) -> Result<DirectorySnapshot, LoadError> {
         let folder = expand_user(model.repo(), &self.home);
         let shown = folder.display();
@@ -41,6 +52,11 @@ impl DirectorySource {
         }
         if !folder.is_dir() {
             return Err(LoadError::NotFound(format!("there is no folder {shown} on this machine")));
+        }
+        if let Some(file) = model.file().filter(|file| !file.ends_with(".gguf")) {
+            return Err(LoadError::NotFound(format!(
+                "`{file}` is no GGUF file, and only such are named after a colon; a model of safetensors is named by its folder"
+            )));
         }
         let needed = model.file().unwrap_or("config.json");
         if !folder.join(needed).is_file() {
@@ -62,7 +78,13 @@ impl ModelSource for DirectorySource {
     }
 
     fn resolve<'a>(&'a self, model: &'a ModelRef) -> BoxFuture<'a, Result<Box<dyn Snapshot>, LoadError>> {
-        let found = self.find(model).map(|snapshot| Box::new(snapshot) as Box<dyn Snapshot>);
+        let found = match self.find(model) {
+            Ok(snapshot) => Ok(Box::new(snapshot) as Box<dyn Snapshot>),
+            Err(why) => {
+                tracing::debug!(%model, %why, "no model at this path");
+                Err(nothing_there(model))
+            }
+        };
         async move { found }.boxed()
     }
 
@@ -70,6 +92,14 @@ impl ModelSource for DirectorySource {
     fn list(&self) -> Vec<SourceListing> {
         Vec::new()
     }
+}
+
+/// The one answer for every path without a model.
+fn nothing_there(model: &ModelRef) -> LoadError {
+    LoadError::NotFound(match model.file() {
+        Some(_) => format!("'{model}' is not a GGUF file in a folder of this machine"),
+        None => format!("'{model}' is not a folder with a model (config.json and safetensors)"),
+    })
 }
 
 struct DirectorySnapshot {
@@ -139,17 +169,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_path_that_holds_no_model_says_what_would_be_right() {
-        let folder = folder();
-        let path = folder.path().to_str().expect("its name is text").to_owned();
-        let check = async |name: String, text: &str| {
-            let error = resolve(folder.path(), &name).await.err().expect("there is no model");
-            assert!(matches!(&error, LoadError::NotFound(why) if why.contains(text)), "{error}");
+    async fn a_path_that_holds_no_model_says_why_to_its_owner_and_nothing_to_clients() {
+        let home = folder();
+        let path = home.path().to_str().expect("its name is text").to_owned();
+        let check = async |name: String, detail: &str| {
+            let model: ModelRef = name.parse().expect("the name is good");
+            let error = DirectorySource::new(home.path()).check(&model).expect_err("there is no model");
+            assert!(matches!(&error, LoadError::NotFound(why) if why.contains(detail)), "{error}");
+            let told = resolve(home.path(), &name).await.err().expect("there is no model").to_string();
+            told.replace(&name, "NAME")
         };
-        check(format!("{path}/nowhere"), "no folder").await;
-        check(format!("{path}/additional_chat_templates"), "no config.json").await;
-        check(format!("{path}:q4.gguf"), "no q4.gguf").await;
-        check(format!("{path}/q8.gguf"), &format!("{path}:q8.gguf")).await;
-        check(format!("{path}/config.json"), "is a file").await;
+        let folder = "'NAME' is not a folder with a model (config.json and safetensors)";
+        assert_eq!(check(format!("{path}/nowhere"), "no folder").await, folder);
+        assert_eq!(check(format!("{path}/additional_chat_templates"), "no config.json").await, folder);
+        assert_eq!(check(format!("{path}/q8.gguf"), &format!("{path}:q8.gguf")).await, folder);
+        assert_eq!(check(format!("{path}/config.json"), "is a file").await, folder);
+        let file = "'NAME' is not a GGUF file in a folder of this machine";
+        assert_eq!(check(format!("{path}:q4.gguf"), "no q4.gguf").await, file);
+        assert_eq!(check(format!("{path}:config.json"), "no GGUF file").await, file);
+        assert_eq!(check(format!("{path}/nowhere:q8.gguf"), "no folder").await, file);
     }
 }

@@ -4,6 +4,7 @@ use candlewick_engine::files::{config_files, index_file, processor_files, weight
 use candlewick_engine::{LoadError, ModelFiles, ModelSource, Snapshot};
 use candlewick_protocol::ModelRef;
 use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::Value;
 
 /// Files that are fetched at a time: enough to fill a line, few enough to watch.
 const FILES_AT_ONCE: usize = 4;
@@ -45,11 +46,15 @@ pub struct Downloaded {
 
 /// Fetches every file that serving the model needs, and nothing else. What is here already is not fetched again.
 ///
+/// `check` may refuse the model by its `config.json`, before its weights are fetched.
+///
 /// # Errors
-/// As [`ModelSource::resolve`] and [`Snapshot::fetch`]; `NotFound` or `Unsupported` if there are no weights to serve.
+/// As [`ModelSource::resolve`], [`Snapshot::fetch`] and `check`; `NotFound` or `Unsupported` if there are no weights to
+/// serve.
 pub async fn download(
     source: &dyn ModelSource,
     model: &ModelRef,
+    check: &(dyn Fn(&Value) -> Result<(), LoadError> + Send + Sync),
     observer: &(dyn Fn(DownloadEvent<'_>) + Send + Sync),
 ) -> Result<Downloaded, LoadError> {
     let snapshot = source.resolve(model).await?;
@@ -72,6 +77,9 @@ pub async fn download(
         weight_files(entries, None, model.file())?;
     }
     fetch_all(&*snapshot, small, &mut files, observer).await?;
+    if let Some(config) = files.json("config.json")? {
+        check(&config)?;
+    }
     let index = index_name.map(|name| files.json(name)).transpose()?.flatten();
     let weights = weight_files(entries, index.as_ref(), model.file())?;
     fetch_all(&*snapshot, weights, &mut files, observer).await?;
