@@ -11,6 +11,11 @@ use tokio::sync::mpsc;
 pub trait Backend: Send + Sync + 'static {
     /// See [`Gateway::submit`].
     fn submit(&self, request: GenerationRequest) -> LocalBoxFuture<'_, Result<EventStream, Failure>>;
+    /// See [`Gateway::submit_many`].
+    fn submit_many(
+        &self,
+        requests: Vec<GenerationRequest>,
+    ) -> LocalBoxFuture<'_, Result<Vec<EventStream>, Failure>>;
     /// See [`Gateway::load`].
     fn load(&self, model: ModelRef) -> mpsc::Receiver<LoadEvent>;
     /// See [`Gateway::unload`].
@@ -30,6 +35,13 @@ pub trait Backend: Send + Sync + 'static {
 impl Backend for Gateway {
     fn submit(&self, request: GenerationRequest) -> LocalBoxFuture<'_, Result<EventStream, Failure>> {
         Gateway::submit(self, request).boxed_local()
+    }
+
+    fn submit_many(
+        &self,
+        requests: Vec<GenerationRequest>,
+    ) -> LocalBoxFuture<'_, Result<Vec<EventStream>, Failure>> {
+        Gateway::submit_many(self, requests).boxed_local()
     }
 
     fn load(&self, model: ModelRef) -> mpsc::Receiver<LoadEvent> {

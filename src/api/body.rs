@@ -1,18 +1,21 @@
 //! The body of a JSON route: declared as JSON, within the limit, an object.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use actix_web::dev::Payload;
+use actix_web::error::PayloadError;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpRequest, web};
 use bytes::{Bytes, BytesMut};
-use candlewick_protocol::ErrorKind;
+use candlewick_protocol::{ErrorKind, clipped, quoted};
 use futures::StreamExt;
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 
 use crate::ApiState;
 use crate::error::ApiError;
-use crate::from_wire::wrong_type;
+use crate::from_wire::describe;
 use crate::wire::error::Fault;
 
 /// A JSON object.
@@ -24,12 +27,13 @@ impl FromRequest for JsonBody {
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let state = request.app_data::<web::Data<ApiState>>().expect("the app is made with its state");
-        let limit = state.settings().body_limit_bytes;
+        let (limit, patience) = (state.settings().body_limit_bytes, state.settings().body_timeout);
         let request = request.clone();
         let payload = payload.take();
         Box::pin(async move {
             check_content_type(&request)?;
-            parse(&read(&request, payload, limit).await?).map(Self)
+            check_content_encoding(&request)?;
+            parse(&read(&request, payload, limit, patience).await?).map(Self)
         })
     }
 }
@@ -41,11 +45,28 @@ fn check_content_type(request: &HttpRequest) -> Result<(), ApiError> {
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    let found = if essence.is_empty() { "it is missing".to_owned() } else { format!("not {essence:?}") };
+    let found = if essence.is_empty() { "it is missing".to_owned() } else { format!("not {}", quoted(essence)) };
     Err(ApiError::new(Fault::ContentType, format!("the `Content-Type` must be application/json; {found}")))
 }
 
-async fn read(request: &HttpRequest, mut payload: Payload, limit: usize) -> Result<Bytes, ApiError> {
+fn check_content_encoding(request: &HttpRequest) -> Result<(), ApiError> {
+    let Some(sent) = request.headers().get(header::CONTENT_ENCODING) else { return Ok(()) };
+    let sent = String::from_utf8_lossy(sent.as_bytes());
+    if sent.trim().is_empty() || sent.trim().eq_ignore_ascii_case("identity") {
+        return Ok(());
+    }
+    let message =
+        format!("the `Content-Encoding` {} is not supported: send the body uncompressed", clipped(&sent));
+    Err(ApiError::new(Fault::ContentEncoding, message))
+}
+
+/// Reads the body, of which something must come within each `patience`.
+async fn read(
+    request: &HttpRequest,
+    mut payload: Payload,
+    limit: usize,
+    patience: Duration,
+) -> Result<Bytes, ApiError> {
     let too_large = || {
         ApiError::new(Fault::PayloadTooLarge, format!("the body is larger than the limit of {limit} bytes"))
     };
@@ -54,16 +75,33 @@ async fn read(request: &HttpRequest, mut payload: Payload, limit: usize) -> Resu
         return Err(too_large());
     }
     let mut body = BytesMut::new();
-    while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|error| {
-            ApiError::new(Fault::Kind(ErrorKind::InvalidRequest), format!("the body ended early: {error}"))
-        })?;
+    while let Some(chunk) = timeout(patience, payload.next()).await.map_err(|_| stalled(patience))? {
+        let chunk = chunk.map_err(|error| broken(&error))?;
         if body.len() + chunk.len() > limit {
             return Err(too_large());
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body.freeze())
+}
+
+fn stalled(patience: Duration) -> ApiError {
+    let message = format!("no more of the body came for {patience:?}; send it without pausing");
+    ApiError::new(Fault::BodyTimeout, message)
+}
+
+fn broken(error: &PayloadError) -> ApiError {
+    let message = match error {
+        // So it is called, and it is about chunks: content encodings are refused before anything is read.
+        PayloadError::EncodingCorrupted => {
+            "the chunks of the body are malformed: each is its size in hexadecimal, a line break, that many bytes, and \
+             a line break"
+                .to_owned()
+        }
+        PayloadError::Incomplete(_) => "the body ended before its length was reached".to_owned(),
+        error => format!("the body cannot be read: {error}"),
+    };
+    ApiError::new(Fault::Kind(ErrorKind::InvalidRequest), message)
 }
 
 /// Nesting is bounded by serde_json's own limit.
@@ -74,12 +112,21 @@ fn parse(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     }
     match serde_json::from_slice(body) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(other) => {
-            let mut error = wrong_type("body", "a JSON object", &other);
-            error.param = None;
-            Err(error)
-        }
-        // The text of the error ends with line and column.
-        Err(error) => Err(invalid(format!("the body is not valid JSON: {error}"))),
+        Ok(other) => Err(invalid(format!("the request body must be a JSON object, not {}", describe(&other)))),
+        Err(error) => Err(invalid(format!("the body is not valid JSON: {}", in_words(&error)))),
     }
+}
+
+/// What is wrong, with line and column. serde_json's own words do for all but half a character.
+fn in_words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if text.starts_with("lone leading surrogate") || text.starts_with("unexpected end of hex escape") {
+        return format!(
+            "an escape like \\ud83d is one half of a character, and the other half does not follow it, at line {} \
+             column {}",
+            error.line(),
+            error.column()
+        );
+    }
+    text
 }

@@ -37,12 +37,7 @@ async fn answer(
     let logprobs = first.output.logprobs.is_some();
     let num_prompts = generations.len();
 
-    let mut sources = Vec::with_capacity(num_prompts);
-    for generation in generations {
-        // One refusal refuses all: the sources admitted so far are dropped here, which cancels them.
-        sources.push(state.backend().submit(generation).await.map_err(at_prompt)?);
-    }
-    let generation = merge(sources);
+    let generation = merge(state.backend().submit_many(generations).await.map_err(at_prompt)?);
     if head.options.stream.is_none() {
         let keep = Keep { num_choices, logprobs, reasoning: true };
         let collected = collect(generation, num_prompts, keep).await.map_err(at_prompt)?;

@@ -5,7 +5,9 @@
 //! counts as gone. What is seen cancels the connection's token.
 
 use std::any::Any;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
+use std::time::Duration;
 use std::{io, net};
 
 use actix_web::HttpRequest;
@@ -22,6 +24,10 @@ use crate::wire::error::Fault;
 struct Connection {
     /// Cancelled when the client leaves.
     gone: CancellationToken,
+    /// Cancelled to close the half on which the client sends.
+    hang_up: CancellationToken,
+    /// Cancelled when the server has done with the connection.
+    done: CancellationToken,
     /// Ends the watch with the connection. Without it the second descriptor would keep a socket open that the server
     /// has done with.
     _watched: DropGuard,
@@ -46,14 +52,16 @@ pub fn watch(io: &dyn Any, data: &mut Extensions) {
     let gone = CancellationToken::new();
     let done = CancellationToken::new();
     let watched = done.clone().drop_guard();
-    let seen = gone.clone();
+    let hang_up = CancellationToken::new();
+    let (seen, asked, over) = (gone.clone(), hang_up.clone(), done.clone());
     actix_web::rt::spawn(async move {
         tokio::select! {
-            () = done.cancelled() => {}
+            () = over.cancelled() => {}
             () = read_closed(&socket) => seen.cancel(),
+            () = asked.cancelled() => close_read(socket),
         }
     });
-    data.insert(Connection { gone, _watched: watched });
+    data.insert(Connection { gone, hang_up, done, _watched: watched });
 }
 
 /// The same socket once more, registered for itself, so that its readiness is ours to forget.
@@ -72,6 +80,37 @@ async fn read_closed(socket: &TcpStream) {
             Err(_) => return,
         }
     }
+}
+
+/// Ends what the client can send; actix finds the end, and closes. Both descriptors are of one socket.
+fn close_read(socket: TcpStream) {
+    let closed = socket.into_std().and_then(|socket| socket.shutdown(Shutdown::Read));
+    if let Err(error) = closed {
+        tracing::debug!(%error, "a connection was closed already");
+    }
+}
+
+/// The means to close a connection on which nothing comes that should.
+pub struct HangUp {
+    hang_up: CancellationToken,
+    done: CancellationToken,
+}
+
+impl HangUp {
+    /// Closes the connection after a while, if it is still there.
+    pub fn after(self, patience: Duration) {
+        actix_web::rt::spawn(async move {
+            if self.done.run_until_cancelled(tokio::time::sleep(patience)).await.is_some() {
+                self.hang_up.cancel();
+            }
+        });
+    }
+}
+
+/// The means to close a request's connection; `None` if it is not watched.
+pub fn hang_up(request: &HttpRequest) -> Option<HangUp> {
+    let connection = request.conn_data::<Connection>()?;
+    Some(HangUp { hang_up: connection.hang_up.clone(), done: connection.done.clone() })
 }
 
 /// The token of a request's connection; one that is never cancelled if the connection is not watched.

@@ -5,9 +5,13 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::{HttpResponse, ResponseError};
-use candlewick_protocol::{ErrorKind, Failure};
+use candlewick_protocol::{ErrorKind, Failure, clipped, clipped_at};
 
 use crate::wire::error::{ErrorBody, ErrorObject, Fault, row};
+
+/// Most characters of a message. Values in it are [`clipped`] where it is made; this holds for texts that come from
+/// elsewhere, such as an exception that a chat template raises.
+const MESSAGE_CHARS_MAX: usize = 1000;
 
 /// A failure with what the wire says about it.
 #[derive(Debug, Clone)]
@@ -27,12 +31,14 @@ pub struct ApiError {
 impl ApiError {
     /// A failure with its text.
     pub fn new(fault: Fault, message: impl Into<String>) -> Self {
-        Self { fault, message: message.into(), param: None, retry_after: None, allow: None }
+        let message = clipped_at(&message.into(), MESSAGE_CHARS_MAX).into_owned();
+        Self { fault, message, param: None, retry_after: None, allow: None }
     }
 
     /// Names the field at fault.
     pub fn with_param(mut self, param: impl Into<String>) -> Self {
-        self.param = Some(param.into());
+        // A path may hold a key of the client's.
+        self.param = Some(clipped(&param.into()).into_owned());
         self
     }
 
@@ -79,12 +85,11 @@ impl From<Failure> for ApiError {
             ErrorKind::ModelNotFound => failure.param.or_else(|| Some("model".to_owned())),
             _ => failure.param,
         };
-        Self {
-            fault: Fault::Kind(failure.kind),
-            message: failure.message,
-            param,
-            retry_after: failure.retry_after,
-            allow: None,
+        let error = Self::new(Fault::Kind(failure.kind), failure.message);
+        let error = Self { retry_after: failure.retry_after, ..error };
+        match param {
+            Some(param) => error.with_param(param),
+            None => error,
         }
     }
 }
@@ -104,6 +109,8 @@ impl ResponseError for ApiError {
         let mut response = HttpResponse::build(self.status_code());
         match self.fault {
             Fault::ApiKey => _ = response.insert_header((header::WWW_AUTHENTICATE, "Bearer")),
+            // What would be right (RFC 9110, section 15.5.16).
+            Fault::ContentEncoding => _ = response.insert_header((header::ACCEPT_ENCODING, "identity")),
             // Worth trying again even if nobody said when.
             Fault::Kind(ErrorKind::Overloaded) if self.retry_after.is_none() => {
                 _ = response.insert_header((header::RETRY_AFTER, "1"));
@@ -153,6 +160,7 @@ mod tests {
         check(ErrorKind::Conflict, 409, "conflict_error", "conflict");
         check(ErrorKind::Overloaded, 429, "rate_limit_error", "rate_limit_exceeded");
         check(ErrorKind::Unavailable, 503, "server_error", "unavailable");
+        check(ErrorKind::Draining, 503, "server_error", "draining");
         check(ErrorKind::OutOfMemory, 503, "server_error", "insufficient_memory");
         check(ErrorKind::Timeout, 504, "server_error", "timeout");
         check(ErrorKind::Cancelled, 499, "server_error", "cancelled");
@@ -165,5 +173,8 @@ mod tests {
             Failure::new(ErrorKind::Overloaded, "full").with_retry_after(Duration::from_millis(1200));
         let response = ApiError::from(failure).error_response();
         assert_eq!(response.headers().get(header::RETRY_AFTER).expect("it is set"), "2");
+        let failure = Failure::new(ErrorKind::Unavailable, "crashed").with_retry_after(Duration::from_secs(9));
+        let response = ApiError::from(failure).error_response();
+        assert_eq!(response.headers().get(header::RETRY_AFTER).expect("with any status"), "9");
     }
 }

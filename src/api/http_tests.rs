@@ -1,6 +1,7 @@
 //! The front as HTTP: routes, methods, ids, keys, bodies, models.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use candlewick_protocol::{ErrorKind, Failure, LoadEvent};
 use serde_json::{Value, json};
@@ -78,6 +79,8 @@ async fn a_panic_in_a_handler_is_answered_with_an_id() {
     let front = Front::start(Arc::new(backend), ApiSettings::default());
     assert_error(&front.get("/v1/models").await, 500, "internal_error", Value::Null);
     assert_eq!(front.get("/health").await.status, 200);
+    let named = front.ask("GET /v1/models HTTP/1.1\r\nx-request-id: mine", "").await;
+    assert_eq!(named.header("x-request-id"), Some("mine"));
     front.stop().await;
 }
 
@@ -109,6 +112,12 @@ async fn metrics_can_be_public() {
     front.stop().await;
 }
 
+#[track_caller]
+fn assert_exposed(answer: &Answer) {
+    let exposed = answer.header("access-control-expose-headers").expect("headers are exposed");
+    assert!(exposed.contains("x-request-id") && exposed.contains("retry-after"), "{exposed}");
+}
+
 #[actix_web::test]
 async fn other_origins_may_ask_only_with_cors() {
     let preflight = "OPTIONS /v1/chat/completions HTTP/1.1\r\norigin: http://app.example\r\n\
@@ -121,8 +130,22 @@ async fn other_origins_may_ask_only_with_cors() {
     let answer = front.ask(preflight, "").await;
     assert_eq!((answer.status, answer.header(origin)), (200, Some("http://app.example")));
     assert_eq!(answer.header("access-control-max-age"), Some("600"));
+    let allowed = answer.header("access-control-allow-methods").expect("methods are named");
+    let mut allowed: Vec<_> = allowed.split(", ").collect();
+    allowed.sort_unstable();
+    assert_eq!(allowed, ["GET", "HEAD", "OPTIONS", "POST"]);
     let refused = front.ask("GET /v1/models HTTP/1.1\r\norigin: http://app.example", "").await;
     assert_eq!((refused.status, refused.header(origin)), (401, Some("http://app.example")));
+    assert_exposed(&refused);
+    front.stop().await;
+
+    let backend = Scripted { list_panics: true, ..Scripted::saying(hello()) };
+    let settings = ApiSettings { cors: true, ..ApiSettings::default() };
+    let front = Front::start(Arc::new(backend), settings);
+    let panicked = front.ask("GET /v1/models HTTP/1.1\r\norigin: http://app.example", "").await;
+    assert_error(&panicked, 500, "internal_error", Value::Null);
+    assert_eq!(panicked.header(origin), Some("http://app.example"), "a page may read this error too");
+    assert_exposed(&panicked);
     front.stop().await;
 
     let front = self::front();
@@ -151,6 +174,62 @@ async fn bodies_are_json_objects_within_the_limit() {
     assert!(deep.body.contains("recursion limit"), "{}", deep.body);
     let long = format!("{{\"user\": \"{}\"}}", "x".repeat(300));
     assert_error(&front.ask(&json, &long).await, 413, "payload_too_large", Value::Null);
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn what_is_wrong_with_a_body_is_said_in_clear_words() {
+    let front = front();
+    let message = |answer: Answer| answer.json()["error"]["message"].as_str().expect("a message").to_owned();
+    let json = "POST /v1/completions HTTP/1.1\r\ncontent-type: application/json";
+    let list = message(front.ask(json, "[1]").await);
+    assert_eq!(list, "the request body must be a JSON object, not a list");
+    for half in [r#"{"prompt": "\ud83d"}"#, r#"{"prompt": "\ud83d\u0041"}"#, r#"{"prompt": "\ude00"}"#] {
+        let text = message(front.ask(json, half).await);
+        assert!(text.contains("one half of a character") && text.contains("line 1 column"), "{text}");
+    }
+    let gzip = front.ask(&format!("{json}\r\ncontent-encoding: gzip"), "\x1f").await;
+    assert_error(&gzip, 415, "invalid_content_encoding", Value::Null);
+    assert!(message(gzip).contains("`Content-Encoding` gzip"));
+    let identity = format!("{json}\r\ncontent-encoding: identity");
+    assert_eq!(front.ask(&identity, r#"{"model": "acme/m", "prompt": "a"}"#).await.status, 200);
+    let chunked = format!("{json}\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{{\"a\": 1}}");
+    let answer = front.converse(&chunked).await;
+    assert!(answer.contains("the chunks of the body are malformed"), "{answer}");
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn a_body_that_stands_still_is_told_so_and_its_connection_closed() {
+    let settings = ApiSettings { body_timeout: Duration::from_millis(50), ..ApiSettings::default() };
+    let front = Front::start(Arc::new(Scripted::saying(hello())), settings);
+    let head = |path: &str| format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json");
+    let chunked = "transfer-encoding: chunked\r\n\r\n8\r\n{\"model\"";
+    let counted = "content-length: 100\r\n\r\n{\"model\"";
+    for rest in [chunked, counted] {
+        let answer = Answer::parse(&front.converse(&format!("{}\r\n{rest}", head("/v1/completions"))).await);
+        assert_error(&answer, 408, "request_timeout", Value::Null);
+        // A route that does not want the body is not held either.
+        let answer = Answer::parse(&front.converse(&format!("{}\r\n{rest}", head("/nope"))).await);
+        assert_error(&answer, 404, "unknown_url", Value::Null);
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn long_names_and_paths_are_not_sent_back() {
+    let front = front();
+    let long = "x".repeat(20_000);
+    for answer in [
+        front.get(&format!("/{long}")).await,
+        front.get(&format!("/v1/models/{long}")).await,
+        front.post("/v1/completions", &json!({"model": long, "prompt": "a"})).await,
+        front.post("/v1/models/load", &json!({"model": "acme/m@dev", "revision": long})).await,
+        front.ask(&format!("POST /v1/completions HTTP/1.1\r\ncontent-type: {long}"), "{}").await,
+    ] {
+        assert!(answer.status >= 400 && answer.body.len() < 600, "{}", answer.body);
+    }
     front.stop().await;
 }
 

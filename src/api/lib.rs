@@ -17,10 +17,12 @@ mod generation;
 mod health;
 mod load;
 mod models;
+mod panic;
 mod request_id;
 mod routes;
 mod sse;
 mod to_wire;
+mod unread;
 mod wire;
 
 #[cfg(test)]
@@ -38,6 +40,7 @@ use std::time::Duration;
 
 use actix_cors::Cors;
 use actix_web::dev::Server;
+use actix_web::http::{Method, header};
 use actix_web::middleware::{Condition, NormalizePath, from_fn};
 use actix_web::{App, HttpServer, web};
 use candlewick_actors::Gateway;
@@ -58,6 +61,8 @@ pub struct ApiSettings {
     pub metrics_public: bool,
     /// Largest body of a request.
     pub body_limit_bytes: usize,
+    /// How long a request's body may stand still before the client is told so, and its connection closed.
+    pub body_timeout: Duration,
     /// A stream with nothing to say sends a comment this often.
     pub keep_alive: Duration,
     /// How long a stream is held back in case its first event is a failure, which then gets its own HTTP status.
@@ -75,6 +80,7 @@ impl Default for ApiSettings {
             cors: false,
             metrics_public: false,
             body_limit_bytes: 32 << 20,
+            body_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(1),
             stream_open_after: Duration::from_millis(200),
             max_logprobs: 20,
@@ -91,6 +97,7 @@ impl fmt::Debug for ApiSettings {
             .field("cors", &self.cors)
             .field("metrics_public", &self.metrics_public)
             .field("body_limit_bytes", &self.body_limit_bytes)
+            .field("body_timeout", &self.body_timeout)
             .field("keep_alive", &self.keep_alive)
             .field("stream_open_after", &self.stream_open_after)
             .field("max_logprobs", &self.max_logprobs)
@@ -155,15 +162,28 @@ fn serve(
     let cors = settings.cors;
     let state = web::Data::new(ApiState::new(backend, settings));
     let server = HttpServer::new(move || {
-        // The last layer is met first: a path loses its `/`, the request gets its id, CORS answers pre-flights, and
-        // only then is a key asked for.
+        // The last layer is met first: a path loses its `/`, the request gets its id, CORS answers pre-flights, a body
+        // is watched, and only then is a key asked for.
         App::new()
             .app_data(state.clone())
+            .wrap(from_fn(panic::catch))
             .wrap(from_fn(auth::guard))
-            .wrap(Condition::new(cors, Cors::permissive().max_age(600)))
+            .wrap(from_fn(unread::guard))
+            .wrap(Condition::new(cors, any_origin()))
             .wrap(from_fn(request_id::attach))
             .wrap(NormalizePath::trim())
             .configure(routes::configure)
     });
     Ok(server.on_connect(disconnect::watch).workers(workers).disable_signals().listen(listener)?.run())
+}
+
+/// Web pages of any origin may ask, and may read what clients look for in an answer's head.
+fn any_origin() -> Cors {
+    Cors::default()
+        .allow_any_origin()
+        .allowed_methods([Method::GET, Method::HEAD, Method::POST, Method::OPTIONS])
+        .allow_any_header()
+        .expose_headers([request_id::HEADER, header::RETRY_AFTER])
+        .supports_credentials()
+        .max_age(600)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_lab::sse::{Data, Event as Frame};
-use candlewick_protocol::{ErrorKind, Failure, LoadEvent, ModelRef};
+use candlewick_protocol::{ErrorKind, Failure, LoadEvent, ModelRef, quoted};
 use futures::stream::{self, Stream};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
@@ -161,7 +161,8 @@ fn read_named(fields: &mut Fields) -> Result<(String, ModelRef), ApiError> {
     let (name, model) = fields.require("model", model)?;
     let Some(revision) = fields.string("revision")? else { return Ok((name, model)) };
     if model.names_revision() && model.revision() != revision {
-        let message = format!("`revision` is {revision:?} and `model` already names {:?}", model.revision());
+        let named = quoted(model.revision());
+        let message = format!("`revision` is {} and `model` already names {named}", quoted(&revision));
         return Err(ApiError::invalid("revision", message));
     }
     // Through text and back, so that a revision is held to the rules of a model's name.

@@ -1,7 +1,7 @@
 //! `GET /v1/models`, `GET /v1/models/{id}`.
 
 use actix_web::{HttpResponse, web};
-use candlewick_protocol::{ErrorKind, ModelRef, ModelStatus};
+use candlewick_protocol::{ErrorKind, ModelRef, ModelStatus, clipped};
 use serde::Deserialize;
 
 use crate::ApiState;
@@ -33,6 +33,8 @@ pub async fn retrieve(state: web::Data<ApiState>, id: web::Path<String>) -> Resu
     match state.backend().list().await.into_iter().find(|card| is_wanted(&card.id)) {
         Some(card) => Ok(HttpResponse::Ok().json(model(card))),
         None => {
+            let wanted = wanted.to_string();
+            let wanted = clipped(&wanted);
             let message = format!("the model `{wanted}` is not here; GET /v1/models lists those that are");
             Err(ApiError::new(Fault::Kind(ErrorKind::ModelNotFound), message).with_param("model"))
         }

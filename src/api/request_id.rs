@@ -1,23 +1,19 @@
-//! `X-Request-Id` on every answer, whatever becomes of the request: errors, unknown routes and panics included.
+//! `X-Request-Id` on every answer, whatever becomes of the request: errors, unknown routes and panics included. Only what
+//! actix answers by itself, because it could not read a request, has none.
 //!
 //! A client's own id is used if it is sane. It is a name for people and logs; two clients may send the same, so nothing
 //! is ever looked up by it.
 
-use std::panic::AssertUnwindSafe;
-
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::error::InternalError;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, ResponseError};
+use actix_web::{Error, HttpMessage, HttpRequest};
 use candlewick_protocol::RequestId;
-use futures::FutureExt;
 use tracing::Instrument;
 
-use crate::error::ApiError;
-
-const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+/// The header, in requests and answers.
+pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const LENGTH_MAX: usize = 128;
 
 /// Whether an id can stand in headers, logs and JSON as it is.
@@ -38,7 +34,7 @@ fn choose(request: &ServiceRequest) -> RequestId {
     }
 }
 
-/// Gives the request its id and its span, and turns a panic of its handler into an answer.
+/// Gives the request its id and its span.
 pub async fn attach<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
@@ -49,29 +45,17 @@ pub async fn attach<B: MessageBody + 'static>(
         tracing::info_span!("http", request_id = %id, method = %request.method(), path = %request.path());
     request.extensions_mut().insert(id);
 
-    // A panic leaves nothing half done that a later request could see: handlers share only the backend, which is made
-    // of channels, and settings, which do not change.
-    let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().instrument(span.clone()).await;
+    let mut outcome = next.call(request).instrument(span.clone()).await;
     let _in_span = span.enter();
-    match outcome {
-        Ok(Ok(mut response)) => {
+    match &mut outcome {
+        Ok(response) => {
             response.headers_mut().insert(HEADER, value);
             tracing::debug!(status = response.status().as_u16(), "answered");
-            Ok(response)
         }
-        Ok(Err(error)) => Err(answer(error.error_response(), value)),
-        Err(_) => {
-            tracing::error!("a handler panicked");
-            Err(answer(
-                ApiError::internal("the server failed while handling this request").error_response(),
-                value,
-            ))
-        }
+        Err(error) => error.add_response_mapper(move |mut response| {
+            response.headers_mut().insert(HEADER, value.clone());
+            response
+        }),
     }
-}
-
-/// The request went down with the failure, so its answer travels as an error.
-fn answer(mut response: HttpResponse, id: HeaderValue) -> Error {
-    response.headers_mut().insert(HEADER, id);
-    InternalError::from_response("answered", response).into()
+    outcome
 }

@@ -3,7 +3,7 @@
 use actix_web::dev::HttpServiceFactory;
 use actix_web::http::Method;
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, web};
-use candlewick_protocol::ErrorKind;
+use candlewick_protocol::{ErrorKind, clipped};
 
 use crate::error::ApiError;
 use crate::wire::error::Fault;
@@ -73,12 +73,13 @@ fn not_allowed(request: &HttpRequest, allow: &'static str) -> Result<HttpRespons
     if request.method() == Method::OPTIONS {
         return Ok(HttpResponse::NoContent().insert_header(("Allow", allow)).finish());
     }
-    let message = format!("{} {} is not possible here; allowed: {allow}", request.method(), request.path());
+    let (method, path) = (clipped(request.method().as_str()), clipped(request.path()));
+    let message = format!("{method} {path} is not possible here; allowed: {allow}");
     let error = ApiError::new(Fault::MethodNotAllowed, message);
     Err(ApiError { allow: Some(allow), ..error })
 }
 
 async fn unknown_url(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let message = format!("there is no {} {}", request.method(), request.path());
+    let message = format!("there is no {} {}", clipped(request.method().as_str()), clipped(request.path()));
     Err(ApiError::new(Fault::UnknownUrl, message))
 }

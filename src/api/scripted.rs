@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use candlewick_actors::EventStream;
@@ -53,6 +54,15 @@ impl Backend for Scripted {
     fn submit(&self, request: GenerationRequest) -> LocalBoxFuture<'_, Result<EventStream, Failure>> {
         self.asked.lock().expect("no test panics with the lock").push(request.clone());
         std::future::ready((self.submit)(request)).boxed_local()
+    }
+
+    fn submit_many(
+        &self,
+        requests: Vec<GenerationRequest>,
+    ) -> LocalBoxFuture<'_, Result<Vec<EventStream>, Failure>> {
+        self.asked.lock().expect("no test panics with the lock").extend(requests.iter().cloned());
+        let streams = requests.into_iter().map(|request| (self.submit)(request)).collect();
+        std::future::ready(streams).boxed_local()
     }
 
     fn load(&self, _model: ModelRef) -> mpsc::Receiver<LoadEvent> {
@@ -189,6 +199,19 @@ impl Front {
         stream
     }
 
+    /// Sends bytes, keeps the connection open, and reads until the server closes it.
+    pub async fn converse(&self, sent: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.expect("the server listens");
+        stream.write_all(sent.as_bytes()).await.expect("it can be sent");
+        let mut answer = String::new();
+        let whole = stream.read_to_string(&mut answer);
+        tokio::time::timeout(Duration::from_secs(20), whole)
+            .await
+            .expect("the server closes the connection")
+            .expect("the answer can be read");
+        answer
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.ask(&format!("GET {path} HTTP/1.1"), "").await
     }
@@ -207,7 +230,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let (head, body) = text.split_once("\r\n\r\n").expect("a head ends with an empty line");
         let mut lines = head.lines();
         let status =

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, Version};
 use actix_web::{HttpRequest, HttpResponse, Responder};
 use actix_web_lab::sse::{Data, Event as Frame, Sse};
 use candlewick_protocol::{Event, FinishReason, LoadStage, Piece, Progress, Started, StopCause, Usage};
@@ -198,5 +199,12 @@ pub fn respond(request: &HttpRequest, frames: impl Stream<Item = Frame> + 'stati
     // Proxies of the nginx kind hold streams back unless told not to.
     let buffering = HeaderName::from_static("x-accel-buffering");
     response.headers_mut().insert(buffering, HeaderValue::from_static("no"));
+    // It names no encoding; `Sse` sets it to keep a layer of compression off, and there is none.
+    response.headers_mut().remove(header::CONTENT_ENCODING);
+    if request.version() < Version::HTTP_11 {
+        // HTTP/1.0 knows no chunks: the body ends with the connection.
+        response.head_mut().no_chunking(true);
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
     response
 }

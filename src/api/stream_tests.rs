@@ -60,6 +60,7 @@ async fn a_stream_opens_with_the_role_and_closes_with_done() {
     let answer = ask_chat(hello(), json!({"stream": true})).await;
     assert_eq!(answer.header("cache-control"), Some("no-cache"));
     assert_eq!(answer.header("x-accel-buffering"), Some("no"));
+    assert_eq!(answer.header("content-encoding"), None);
     let chunks = answer.chunks();
     let deltas: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"][0]["delta"]).collect();
     let expected = [
@@ -90,6 +91,53 @@ async fn usage_comes_in_a_chunk_of_its_own_if_asked_for() {
     let chunks = ask_chat(hello(), options).await.chunks();
     let counts: Vec<&Value> = chunks.iter().map(|chunk| &chunk["usage"]["completion_tokens"]).collect();
     assert_eq!(counts, [&json!(0), &json!(1), &json!(2), &json!(2)]);
+}
+
+#[actix_web::test]
+async fn the_last_word_of_continuous_usage_is_the_final_one() {
+    // The token that ends an answer has no piece: only the end tells that there were three.
+    let events = vec![started(), text(0, "a"), text(0, "b"), ended(0, FinishReason::Stop), finished(3)];
+    let options = json!({"continuous_usage_stats": true, "include_usage": true});
+    let chat = chat(json!({"stream": true, "stream_options": options}));
+    let prompt = json!({"model": "acme/m", "prompt": "Once", "stream": true, "stream_options": options});
+    for (path, body) in [("/v1/chat/completions", chat), ("/v1/completions", prompt)] {
+        let chunks = ask(events.clone(), path, body).await.chunks();
+        let [.., end, usage] = chunks.as_slice() else { panic!("there are chunks") };
+        assert_eq!(end["choices"][0]["finish_reason"], "stop", "{path}");
+        assert_eq!(end["usage"], usage["usage"], "{path}");
+        assert_eq!(usage["usage"]["completion_tokens"], 3);
+    }
+}
+
+#[actix_web::test]
+async fn a_stream_to_an_old_client_ends_with_the_connection() {
+    let front = Front::start(Arc::new(Scripted::saying(hello())), ApiSettings::default());
+    let body = chat(json!({"stream": true})).to_string();
+    let asked = format!(
+        "POST /v1/chat/completions HTTP/1.0\r\nconnection: keep-alive\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = Answer::parse(&front.converse(&asked).await);
+    assert_eq!((answer.status, answer.header("transfer-encoding")), (200, None));
+    assert_ne!(answer.header("connection"), Some("keep-alive"));
+    assert_eq!(answer.chunks().len(), 4);
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn prompts_are_admitted_together_or_not_at_all() {
+    let backend = Arc::new(Scripted::with(|request| match &request.prompt {
+        candlewick_protocol::Prompt::Text { text, .. } if text == "b" => {
+            Err(Failure::new(ErrorKind::Overloaded, "the queue is full"))
+        }
+        _ => Ok(stream_of(hello())),
+    }));
+    let front = Front::start(backend.clone(), ApiSettings::default());
+    let body = json!({"model": "acme/m", "prompt": ["a", "b", "c"], "stream": true});
+    assert_eq!(front.post("/v1/completions", &body).await.status, 429);
+    assert_eq!(backend.asked.lock().expect("nobody panicked").len(), 3, "asked for in one go");
+    front.stop().await;
 }
 
 #[actix_web::test]

@@ -44,7 +44,7 @@ pub fn read_completions(
     if let Some(config) = read_generation_config(&mut fields)? {
         sampling = merge_sampling(sampling, &config);
     }
-    sampling.max_tokens = sampling.max_tokens.or(Some(MAX_TOKENS_DEFAULT));
+    sampling.max_tokens_default = Some(MAX_TOKENS_DEFAULT);
     check_token_limits(&sampling)?;
 
     let num_choices = read_num_choices(&mut fields)?;

@@ -5,6 +5,7 @@
 
 use std::ops::RangeInclusive;
 
+use candlewick_protocol::{clipped, quoted};
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
@@ -61,7 +62,7 @@ impl Fields {
             let path = self.path(name);
             ApiError::invalid(
                 path.as_str(),
-                format!("`{path}` must be one of {}, not {text:?}", words.join(", ")),
+                format!("`{path}` must be one of {}, not {}", words.join(", "), quoted(&text)),
             )
         })
     }
@@ -91,9 +92,7 @@ impl Fields {
         let path = self.path(name);
         match value.as_f64() {
             Some(number) if in_range(number) && (number as f32).is_finite() => Ok(Some(number as f32)),
-            Some(number) => {
-                Err(ApiError::invalid(path.as_str(), format!("`{path}` must be {allowed}, not {number}")))
-            }
+            Some(_) => Err(wrong_type(&path, allowed, &value)),
             None => Err(wrong_type(&path, &format!("a number, {allowed}"), &value)),
         }
     }
@@ -167,9 +166,11 @@ impl Fields {
 
 /// A whole number within a range. A number like `16.0` counts as whole, for clients that have only one kind of number.
 pub fn integer_at(path: &str, value: &Value, range: RangeInclusive<i64>) -> Result<i64, ApiError> {
+    // A bound that only the width of a number sets is told to those alone who went beyond it.
+    let is_large = value.as_f64().is_some_and(|number| number.abs() > f64::from(u32::MAX));
     let allowed = match (*range.start(), *range.end()) {
-        (i64::MIN, i64::MAX) => "a whole number".to_owned(),
-        (min, max) if max >= i64::from(u32::MAX) => format!("a whole number of at least {min}"),
+        (i64::MIN, i64::MAX) if !is_large => "a whole number".to_owned(),
+        (min, max) if max >= i64::from(u32::MAX) && !is_large => format!("a whole number of at least {min}"),
         (min, max) => format!("a whole number from {min} to {max}"),
     };
     let whole = value.as_i64().or_else(|| {
@@ -196,18 +197,16 @@ pub fn token_ids_at(path: &str, items: &[Value]) -> Result<Vec<u32>, ApiError> {
 
 /// The fault of a value that is something else than it should be.
 pub fn wrong_type(path: &str, expected: &str, found: &Value) -> ApiError {
-    ApiError::invalid(path, format!("`{path}` must be {expected}, not {}", describe(found)))
+    ApiError::invalid(path, format!("`{}` must be {expected}, not {}", clipped(path), describe(found)))
 }
 
 /// A value in a few words.
-fn describe(value: &Value) -> String {
-    const TEXT_SHOWN_MAX: usize = 40;
+pub fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(value) => value.to_string(),
         Value::Number(number) => number.to_string(),
-        Value::String(text) if text.chars().count() > TEXT_SHOWN_MAX => "a long string".to_owned(),
-        Value::String(text) => format!("the string {text:?}"),
+        Value::String(text) => format!("the string {}", quoted(text)),
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     }

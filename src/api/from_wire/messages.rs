@@ -1,6 +1,6 @@
 //! The conversation: roles, parts, earlier calls.
 
-use candlewick_protocol::{Content, ContentPart, Message, ToolCall};
+use candlewick_protocol::{Content, ContentPart, Message, ToolCall, quoted};
 use serde_json::{Map, Value};
 
 use super::fields::{Fields, wrong_type};
@@ -47,7 +47,10 @@ fn read_message(path: String, value: Value) -> Result<Message, ApiError> {
             let path = fields.path("role");
             return Err(ApiError::invalid(
                 path.as_str(),
-                format!("`{path}` must be one of system, developer, user, assistant, tool, not {other:?}"),
+                format!(
+                    "`{path}` must be one of system, developer, user, assistant, tool, not {}",
+                    quoted(other)
+                ),
             ));
         }
     };
@@ -66,12 +69,9 @@ fn read_assistant(fields: &mut Fields) -> Result<Message, ApiError> {
     fields.refuse("audio", "this server keeps no audio of earlier answers", |_| false)?;
     let reasoning = fields.string("reasoning_content")?;
     let reasoning_content = reasoning.or(fields.string("reasoning")?);
+    // Clients send an earlier answer back as they got it, also one that said nothing.
     if content.is_none() && tool_calls.is_empty() {
-        let path = fields.path("content");
-        return Err(ApiError::invalid(
-            path.as_str(),
-            format!("`{path}` may only be absent or null if the message has `tool_calls`"),
-        ));
+        content = Some(Content::Text(String::new()));
     }
     Ok(Message { content, tool_calls, reasoning_content, ..Message::default() })
 }
@@ -108,7 +108,8 @@ fn read_part(path: String, value: Value, is_assistant: bool) -> Result<ContentPa
         "video_url" => return Err(no_media(path, "video")),
         "file" | "input_file" => return Err(no_media(path, "files")),
         other => {
-            return Err(ApiError::invalid(path.as_str(), format!("`{path}` must be text, not {other:?}")));
+            let message = format!("`{path}` must be text, not {}", quoted(other));
+            return Err(ApiError::invalid(path, message));
         }
     };
     let text = part.string(field)?;

@@ -16,5 +16,5 @@ mod tests;
 
 pub use chat::{ChatCall, read_chat};
 pub use completions::{CompletionsCall, read_completions};
-pub use fields::{Fields, wrong_type};
+pub use fields::{Fields, describe};
 pub use shared::{ReplyOptions, read_model};

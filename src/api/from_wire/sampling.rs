@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candlewick_protocol::SamplingOptions;
+use candlewick_protocol::{SamplingOptions, quoted};
 use serde_json::Value;
 
 use super::fields::{Fields, integer_at, wrong_type};
@@ -26,6 +26,7 @@ pub fn read_sampling(fields: &mut Fields) -> Result<SamplingOptions, ApiError> {
         // -1 is vLLM's way to say that there is none; as a seed it would be as good as any other.
         seed: fields.integer("seed", i64::MIN..=i64::MAX)?.filter(|seed| *seed != -1),
         max_tokens: None,
+        max_tokens_default: None,
         min_tokens: fields.count("min_tokens", 0)?,
         stop: read_stop(fields)?,
         stop_token_ids: fields.token_ids("stop_token_ids")?.unwrap_or_default(),
@@ -44,7 +45,7 @@ fn read_logit_bias(fields: &mut Fields) -> Result<BTreeMap<u32, f32>, ApiError> 
         let Ok(token) = key.parse::<u32>() else {
             return Err(ApiError::invalid(
                 at,
-                format!("a key of `logit_bias` must be a token id, not {key:?}"),
+                format!("a key of `logit_bias` must be a token id, not {}", quoted(&key)),
             ));
         };
         let Some(bias) = value.as_f64() else {
@@ -118,7 +119,7 @@ pub fn read_generation_config(fields: &mut Fields) -> Result<Option<SamplingOpti
 
 /// Refuses a `min_tokens` above `max_tokens`.
 pub fn check_token_limits(sampling: &SamplingOptions) -> Result<(), ApiError> {
-    match (sampling.min_tokens, sampling.max_tokens) {
+    match (sampling.min_tokens, sampling.max_tokens.or(sampling.max_tokens_default)) {
         (Some(min), Some(max)) if min > max => Err(ApiError::invalid(
             "min_tokens",
             format!("`min_tokens` is {min} and the most tokens to generate are {max}; it must not be more"),

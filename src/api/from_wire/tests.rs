@@ -47,7 +47,6 @@ fn a_fault_in_a_message_names_its_path() {
     assert_fault(messages(json!([{"role": "user"}])), MISSING, "messages.0.content");
     assert_fault(messages(json!([{"role": "user", "content": null}])), MISSING, "messages.0.content");
     assert_fault(messages(json!([{"role": "user", "content": 5}])), INVALID, "messages.0.content");
-    assert_fault(messages(json!([{"role": "assistant", "content": null}])), INVALID, "messages.0.content");
     assert_fault(messages(json!([{"role": "tool", "content": "42"}])), MISSING, "messages.0.tool_call_id");
     let part =
         |part: Value| messages(json!([{"role": "user", "content": [{"type": "text", "text": "a"}, part]}]));
@@ -193,6 +192,16 @@ fn logprobs_keep_to_their_rules() {
 }
 
 #[test]
+fn a_strict_tool_is_refused_with_the_way_out() {
+    let tool =
+        |strict: Value| json!({"type": "function", "function": {"name": "f", "parameters": {}, "strict": strict}});
+    let error = chat(json!({"tools": [tool(json!(true))]})).expect_err("it cannot be promised");
+    assert_eq!(error.param.as_deref(), Some("tools.0.function.strict"));
+    assert!(error.message.contains("works without `strict`"), "{}", error.message);
+    chat(json!({"tools": [tool(json!(false)), tool(Value::Null)]})).expect("nothing is asked for");
+}
+
+#[test]
 fn tools_are_checked_and_the_choice_must_fit_them() {
     let tool = |name: &str| json!({"type": "function", "function": {"name": name, "parameters": {"type": "object"}}});
     let choice = |choice: Value| chat(json!({"tools": [tool("f")], "tool_choice": choice}));
@@ -262,7 +271,11 @@ fn prompts_come_in_four_forms() {
 
 #[test]
 fn completions_have_their_own_limits_and_gaps() {
-    assert_eq!(completions(json!({})).expect("good")[0].sampling.max_tokens, Some(16));
+    let sampling = |more| completions(more).expect("good").remove(0).sampling;
+    let unset = sampling(json!({}));
+    assert_eq!((unset.max_tokens, unset.max_tokens_default), (None, Some(16)));
+    assert_eq!(sampling(json!({"max_tokens": 40})).max_tokens, Some(40));
+    assert_fault(completions(json!({"min_tokens": 17})), INVALID, "min_tokens");
     assert_fault(completions(json!({"max_tokens": 0})), INVALID, "max_tokens");
     assert_eq!(
         completions(json!({"max_tokens": 0, "echo": true})).expect("good")[0].sampling.max_tokens,
@@ -280,4 +293,55 @@ fn names_that_name_no_model_are_refused() {
     assert_fault(chat(json!({"model": "a/m@"})), INVALID, "model");
     assert_fault(chat(json!({"model": 5})), INVALID, "model");
     assert_eq!(chat(json!({"model": null})).expect("the pinned one").model, None);
+}
+
+#[test]
+fn values_are_quoted_in_part() {
+    let long = "x".repeat(50_000);
+    let filled = |key: &str| json!({key: long.as_str()});
+    let tool = json!({"type": long.as_str(), "function": {"name": "f"}});
+    let call = json!({"id": "c", "function": {"name": "f", "arguments": filled("a")["a"]}});
+    for more in [
+        json!({"messages": [{"role": long.as_str(), "content": "hi"}]}),
+        json!({"messages": [{"role": "user", "content": [{"type": long.as_str()}]}]}),
+        json!({"messages": [{"role": "assistant", "tool_calls": [call]}]}),
+        json!({"tools": [tool]}),
+        json!({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": filled("name")}),
+        json!({"logit_bias": {long.as_str(): 1}}),
+        json!({"metadata": {long.as_str(): 1}}),
+        json!({"generation_config": filled("temperature")}),
+        filled("temperature"),
+        filled("model"),
+        filled("reasoning_effort"),
+        filled("stream"),
+    ] {
+        let error = chat(more).expect_err("it is wrong");
+        let (message, param) = (error.message, error.param.expect("a field is named"));
+        assert!(message.len() < 400 && param.len() < 200, "{message} at {param}");
+    }
+    let error = chat(json!({"messages": [{"role": long, "content": "hi"}]})).expect_err("it is wrong");
+    assert!(error.message.ends_with("xxx…\""), "{}", error.message);
+}
+
+#[test]
+fn a_number_that_is_too_large_is_told_the_bound() {
+    let message = |more| chat(more).expect_err("it is too large").message;
+    let top_k = message(json!({"top_k": 1_000_000_000_000_u64}));
+    assert_eq!(top_k, "`top_k` must be a whole number from -1 to 4294967295, not 1000000000000");
+    let seed = message(json!({"seed": 1_u64 << 63}));
+    assert!(seed.contains("to 9223372036854775807, not 9223372036854775808"), "{seed}");
+    assert_eq!(message(json!({"top_k": -2})), "`top_k` must be a whole number of at least -1, not -2");
+}
+
+#[test]
+fn an_earlier_answer_that_said_nothing_is_taken_back() {
+    let empty = Some(Content::Text(String::new()));
+    for more in [json!({}), json!({"tool_calls": null}), json!({"tool_calls": [], "refusal": null, "audio": null})] {
+        let mut message = object(json!({"role": "assistant", "content": null}));
+        message.extend(object(more));
+        let Prompt::Chat(prompt) = chat(json!({"messages": [message]})).expect("it is good").prompt else {
+            panic!("a chat")
+        };
+        assert_eq!(prompt.messages[0].content, empty);
+    }
 }

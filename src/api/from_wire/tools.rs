@@ -1,6 +1,6 @@
 //! Tools and the choice among them, with OpenAI's older names for both.
 
-use candlewick_protocol::ToolChoice;
+use candlewick_protocol::{ToolChoice, quoted};
 use serde_json::{Value, json};
 
 use super::fields::{Fields, wrong_type};
@@ -64,7 +64,7 @@ fn check_tool(path: String, tool: &Value) -> Result<(), ApiError> {
             let path = tool.path("type");
             return Err(ApiError::invalid(
                 path.as_str(),
-                format!("`{path}` must be function, not {other:?}"),
+                format!("`{path}` must be function, not {}", quoted(other)),
             ));
         }
     }
@@ -88,9 +88,8 @@ fn check_function(path: String, function: &Value) -> Result<(), ApiError> {
     function.string("description")?;
     function.map("parameters")?;
     // True asks for arguments that keep to the schema, which takes constrained output.
-    function.refuse("strict", "arguments cannot be constrained to a schema yet", |value| {
-        value == &Value::Bool(false)
-    })
+    let why = "arguments cannot be held to their schema yet; the tool works without `strict`, or with `strict: false`";
+    function.refuse("strict", why, |value| value == &Value::Bool(false))
 }
 
 fn read_choice(fields: &mut Fields, tools: &[Value], tools_sent: bool) -> Result<ToolChoice, ApiError> {
@@ -131,7 +130,7 @@ fn read_choice(fields: &mut Fields, tools: &[Value], tools_sent: bool) -> Result
     if !tools.iter().any(is_wanted) {
         return Err(ApiError::invalid(
             path.as_str(),
-            format!("`{path}` names {wanted:?}, which is not in `tools`"),
+            format!("`{path}` names {}, which is not in `tools`", quoted(wanted)),
         ));
     }
     Err(forced("a choice of one function"))

@@ -71,6 +71,10 @@ pub struct ChatChunks {
     fingerprint: String,
     /// So far, for `continuous_usage_stats`.
     counts: Usage,
+    num_ended: usize,
+    /// With `continuous_usage_stats`, the end of the last choice until the final counts are known: no piece tells a token
+    /// that ends an answer without a text.
+    held: Option<ChatChunkChoice>,
 }
 
 impl ChatChunks {
@@ -83,6 +87,8 @@ impl ChatChunks {
             model: String::new(),
             fingerprint: String::new(),
             counts: Usage::default(),
+            num_ended: 0,
+            held: None,
         }
     }
 
@@ -179,16 +185,25 @@ impl Chunks for ChatChunks {
         let mut last = self.choice(choice, ChatDelta::default());
         last.finish_reason = Some(finish_reason(reason));
         last.stop_reason = Some(stop_reason(stop));
+        self.num_ended += 1;
+        let is_last = self.num_ended == self.num_choices as usize;
+        if is_last && self.head.options.stream.unwrap_or_default().continuous_usage_stats {
+            self.held = Some(last);
+            return Vec::new();
+        }
         vec![self.chunk(vec![last])]
     }
 
     fn finished(&mut self, counts: Usage) -> Vec<ChatChunk> {
-        if !self.head.options.stream.unwrap_or_default().include_usage {
-            return Vec::new();
+        self.counts = counts;
+        let held = self.held.take();
+        let mut chunks: Vec<ChatChunk> = held.into_iter().map(|last| self.chunk(vec![last])).collect();
+        if self.head.options.stream.unwrap_or_default().include_usage {
+            let mut chunk = self.chunk(Vec::new());
+            chunk.usage = Some(Some(usage(&counts)));
+            chunks.push(chunk);
         }
-        let mut chunk = self.chunk(Vec::new());
-        chunk.usage = Some(Some(usage(&counts)));
-        vec![chunk]
+        chunks
     }
 }
 

@@ -72,13 +72,26 @@ pub struct CompletionChunks {
     offsets: Vec<usize>,
     /// So far, for `continuous_usage_stats`.
     counts: Usage,
+    num_ended: usize,
+    /// With `continuous_usage_stats`, the end of the last choice until the final counts are known: no piece tells a token
+    /// that ends an answer without a text.
+    held: Option<CompletionChoice>,
 }
 
 impl CompletionChunks {
     /// Chunks for that many prompts with that many choices each.
     pub fn new(head: Head, num_prompts: usize, num_choices: u32, logprobs: bool) -> Self {
         let offsets = vec![0; num_prompts * num_choices as usize];
-        Self { head, num_choices, logprobs, canonical: String::new(), offsets, counts: Usage::default() }
+        Self {
+            head,
+            num_choices,
+            logprobs,
+            canonical: String::new(),
+            offsets,
+            counts: Usage::default(),
+            num_ended: 0,
+            held: None,
+        }
     }
 
     fn chunk(&self, choices: Vec<CompletionChoice>) -> Completion {
@@ -166,15 +179,24 @@ impl Chunks for CompletionChunks {
         let mut last = self.choice(base_index(source, self.num_choices) + choice, String::new(), None);
         last.finish_reason = Some(finish_reason(reason));
         last.stop_reason = stop_reason(stop);
+        self.num_ended += 1;
+        let is_last = self.num_ended == self.offsets.len();
+        if is_last && self.head.options.stream.unwrap_or_default().continuous_usage_stats {
+            self.held = Some(last);
+            return Vec::new();
+        }
         vec![self.chunk(vec![last])]
     }
 
     fn finished(&mut self, counts: Usage) -> Vec<Completion> {
-        if !self.head.options.stream.unwrap_or_default().include_usage {
-            return Vec::new();
+        self.counts = counts;
+        let held = self.held.take();
+        let mut chunks: Vec<Completion> = held.into_iter().map(|last| self.chunk(vec![last])).collect();
+        if self.head.options.stream.unwrap_or_default().include_usage {
+            let mut chunk = self.chunk(Vec::new());
+            chunk.usage = Some(Some(usage(&counts)));
+            chunks.push(chunk);
         }
-        let mut chunk = self.chunk(Vec::new());
-        chunk.usage = Some(Some(usage(&counts)));
-        vec![chunk]
+        chunks
     }
 }

@@ -41,6 +41,10 @@ pub enum Fault {
     MissingLoadModel,
     /// The body is not declared to be JSON.
     ContentType,
+    /// The body is compressed.
+    ContentEncoding,
+    /// The body stood still for too long.
+    BodyTimeout,
     /// No key, or a wrong one.
     ApiKey,
     /// No such route.
@@ -78,13 +82,17 @@ pub const fn row(fault: Fault) -> Row {
         Fault::UnknownUrl => (404, INVALID, "unknown_url"),
         Fault::MethodNotAllowed => (405, INVALID, "method_not_allowed"),
         Fault::Kind(ErrorKind::Conflict) => (409, "conflict_error", "conflict"),
+        Fault::BodyTimeout => (408, INVALID, "request_timeout"),
         Fault::PayloadTooLarge => (413, INVALID, "payload_too_large"),
+        Fault::ContentEncoding => (415, INVALID, "invalid_content_encoding"),
         Fault::MissingLoadModel => (422, INVALID, "missing_required_parameter"),
         Fault::Kind(ErrorKind::Overloaded) => (429, "rate_limit_error", "rate_limit_exceeded"),
         // Seen by a client only if an operator ended its request; one that went away reads nothing.
         Fault::Kind(ErrorKind::Cancelled) => (499, SERVER, "cancelled"),
         Fault::Kind(ErrorKind::Internal) => (500, SERVER, "internal_error"),
         Fault::Kind(ErrorKind::Unavailable) => (503, SERVER, "unavailable"),
+        // There is no code for a model that loads: a request for it waits, and its stream tells the progress.
+        Fault::Kind(ErrorKind::Draining) => (503, SERVER, "draining"),
         Fault::Kind(ErrorKind::OutOfMemory) => (503, SERVER, "insufficient_memory"),
         Fault::Kind(ErrorKind::Timeout) => (504, SERVER, "timeout"),
     };
