@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::chat_client::{ChatClient, ClientError, ServedModel};
 use crate::chat_input::{Input, Line};
 use crate::chat_render::{LoadView, Screen};
-use crate::chat_words::{ChatCommand, ChatWords, HELP};
+use crate::chat_words::{ChatCommand, ChatWords, HELP, doubts};
 use crate::cli::ChatArgs;
 use crate::ember;
 use crate::settings::Settings;
@@ -145,6 +145,7 @@ impl Session {
         if io::stdin().is_terminal() {
             self.screen.remark(&format!("{} · !help for commands, Ctrl-D to leave", self.model));
         }
+        self.doubt(&self.fields);
         let mut input = Input::open(self.screen.prompt(&self.user));
         loop {
             let line = match input.next().await? {
@@ -180,6 +181,7 @@ impl Session {
                 Ok(())
             }
             ChatCommand::Set(fields) => {
+                self.doubt(&fields);
                 for (key, value) in fields {
                     match value {
                         Value::Null => drop(self.fields.shift_remove(&key)),
@@ -197,10 +199,14 @@ impl Session {
             )),
             ChatCommand::Unknown(why) => {
                 self.screen.remark(&why);
-                self.screen.say(HELP)
+                Ok(())
             }
             ChatCommand::Exit => Ok(()),
         }
+    }
+
+    fn doubt(&self, fields: &Map<String, Value>) {
+        doubts(fields).iter().for_each(|line| self.screen.remark(line));
     }
 
     fn fields_text(&self) -> String {

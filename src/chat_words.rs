@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::settings_layers::nearest;
+
 /// The server that is looked for when none is named.
 pub const DEFAULT_SERVER_HOST: &str = "http://localhost";
 
@@ -22,7 +24,7 @@ impl ChatWords {
     pub fn parse(words: &[String]) -> Result<Self, String> {
         let mut parsed = Self::default();
         for word in words {
-            if let Some((key, value)) = field(word) {
+            if let Some((key, value)) = field(word)? {
                 parsed.fields.insert(key, value);
             } else if let Some(url) = address(word) {
                 if let Some(first) = parsed.url.replace(url) {
@@ -54,11 +56,12 @@ fn address(word: &str) -> Option<String> {
 }
 
 /// `key=value`; the value is JSON where it can be read as such, else text. The names of `transformers` are understood.
-fn field(word: &str) -> Option<(String, Value)> {
-    let (key, value) = word.split_once('=')?;
+/// Fields that a talk in a terminal has no use for are refused.
+fn field(word: &str) -> Result<Option<(String, Value)>, String> {
+    let Some((key, value)) = word.split_once('=') else { return Ok(None) };
     let is_name = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
     if !is_name {
-        return None;
+        return Ok(None);
     }
     let key = match key.replace('-', "_").as_str() {
         "max_new_tokens" => "max_tokens".into(),
@@ -70,7 +73,82 @@ fn field(word: &str) -> Option<(String, Value)> {
         "None" => Value::Null,
         text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.into())),
     };
-    Some((key, value))
+    match unfit(&key, &value) {
+        Some(why) => Err(format!("`{word}` cannot be set here: {why}")),
+        None => Ok(Some((key, value))),
+    }
+}
+
+/// Why a field cannot be part of a talk. Null takes a field back, which is always fine.
+fn unfit(key: &str, value: &Value) -> Option<&'static str> {
+    match (key, value) {
+        (_, Value::Null) => None,
+        ("n", value) if value.as_f64() != Some(1.0) => Some("a talk goes on from one answer"),
+        ("stream", value) if *value != Value::Bool(true) => Some("answers are shown as they come"),
+        ("messages", _) => Some("the messages are what is said"),
+        _ => None,
+    }
+}
+
+/// Fields of a chat request that mean something to a server of ours.
+const KNOWN_FIELDS: &[&str] = &[
+    "add_generation_prompt",
+    "add_special_tokens",
+    "allowed_token_ids",
+    "bad_words",
+    "cache_salt",
+    "chat_template_kwargs",
+    "continue_final_message",
+    "documents",
+    "echo",
+    "frequency_penalty",
+    "generation_config",
+    "ignore_eos",
+    "include_reasoning",
+    "include_stop_str_in_output",
+    "logit_bias",
+    "logprobs",
+    "max_completion_tokens",
+    "max_tokens",
+    "metadata",
+    "min_p",
+    "min_tokens",
+    "model",
+    "n",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "priority",
+    "reasoning_effort",
+    "repetition_penalty",
+    "request_id",
+    "response_format",
+    "return_token_ids",
+    "return_tokens_as_token_ids",
+    "seed",
+    "skip_special_tokens",
+    "stop",
+    "stop_token_ids",
+    "stream",
+    "stream_options",
+    "temperature",
+    "tool_choice",
+    "tools",
+    "top_k",
+    "top_logprobs",
+    "top_p",
+    "user",
+];
+
+/// A line for each field that is not known here, which is sent all the same: another server may know it.
+pub fn doubts(fields: &Map<String, Value>) -> Vec<String> {
+    let known: Vec<String> = KNOWN_FIELDS.iter().map(|name| (*name).to_owned()).collect();
+    let strange = fields.iter().filter(|(key, value)| !value.is_null() && !known.contains(key));
+    strange
+        .map(|(key, _)| match nearest(key, &known) {
+            Some(name) => format!("`{key}` is no field that is known here; did you mean `{name}`?"),
+            None => format!("`{key}` is no field that is known here; it is sent all the same"),
+        })
+        .collect()
 }
 
 /// A line that begins with `!`.
@@ -88,7 +166,7 @@ pub enum ChatCommand {
     Status,
     /// Leave.
     Exit,
-    /// Not understood: why.
+    /// Not understood, or refused: why, and where to read on.
     Unknown(String),
 }
 
@@ -114,17 +192,21 @@ impl ChatCommand {
             "save" => Self::Save((!rest.is_empty()).then(|| rest.into())),
             "set" => match rest
                 .split_whitespace()
-                .map(|word| field(word).ok_or(word))
+                .map(|word| field(word)?.ok_or_else(|| format!("`{word}` is no field; write it as key=value")))
                 .collect::<Result<Map<_, _>, _>>()
             {
                 Ok(fields) if !fields.is_empty() => Self::Set(fields),
-                Ok(_) => Self::Unknown("!set wants fields, such as `!set temperature=0.2`".into()),
-                Err(word) => Self::Unknown(format!("`{word}` is no field; write it as key=value")),
+                Ok(_) => Self::unknown("!set wants fields, such as `!set temperature=0.2`"),
+                Err(why) => Self::unknown(&why),
             },
             "status" => Self::Status,
             "exit" | "quit" => Self::Exit,
-            _ => Self::Unknown(format!("there is no command !{name}")),
+            _ => Self::unknown(&format!("there is no command !{name}")),
         })
+    }
+
+    fn unknown(why: &str) -> Self {
+        Self::Unknown(format!("{why}; !help lists the commands"))
     }
 }
 
@@ -172,7 +254,33 @@ mod tests {
         };
         assert_eq!(Value::Object(fields), json!({"seed": 1, "temperature": 0}));
         for line in ["!set", "!set seed", "!sav", "!"] {
-            assert!(matches!(ChatCommand::parse(line), Some(ChatCommand::Unknown(_))), "{line}");
+            let Some(ChatCommand::Unknown(why)) = ChatCommand::parse(line) else {
+                panic!("{line} is understood")
+            };
+            assert!(why.ends_with("; !help lists the commands") && why.lines().count() == 1, "{why}");
         }
+    }
+
+    #[test]
+    fn fields_that_would_break_the_talk_are_refused() {
+        for word in ["n=2", "stream=false", "messages=[]"] {
+            let Some(ChatCommand::Unknown(why)) = ChatCommand::parse(&format!("!set {word}")) else {
+                panic!("{word} is taken")
+            };
+            assert!(why.contains(word), "{why}");
+            assert!(words(word).unwrap_err().contains(word), "also at the start");
+        }
+        for word in ["n=1", "n=null", "stream=true"] {
+            assert!(matches!(ChatCommand::parse(&format!("!set {word}")), Some(ChatCommand::Set(_))), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_nobody_knows_is_doubted() {
+        let fields = words("temprature=0.5 seed=1 zzz=2 qqq=None").expect("good").fields;
+        let doubts = doubts(&fields);
+        assert_eq!(doubts.len(), 2, "{doubts:?}");
+        assert!(doubts[0].contains("did you mean `temperature`?"), "{doubts:?}");
+        assert!(doubts[1].contains("`zzz`"), "{doubts:?}");
     }
 }

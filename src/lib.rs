@@ -9,6 +9,7 @@ pub mod chat_client;
 mod chat_input;
 mod chat_render;
 pub mod chat_sse;
+pub mod chat_template;
 #[cfg(test)]
 mod chat_tests;
 pub mod chat_words;

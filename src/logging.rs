@@ -6,8 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::settings::{LogFormat, LogSettings};
 
-/// Libraries that tell at `info` what only their authors want to know, and at `error` what we report ourselves.
-const QUIETER: &str = "actix_server=warn,hf_hub=off";
+/// Libraries that tell at `info` what only their authors want to know, and at `error` what we report ourselves or what a
+/// client has done: the dispatcher's errors are requests that it could not read.
+const QUIETER: &str = "actix_server=warn,actix_http::h1::dispatcher=off,hf_hub=off";
 
 /// Begins to log. Called once, by `main`; where something else logs already (a test), that is left alone.
 pub fn init(settings: &LogSettings) {

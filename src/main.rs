@@ -64,7 +64,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Config(ConfigCommand::Check(args)) => {
             let sources = sources(&args, args.flags(), env)?;
-            Settings::load(&sources)?;
+            let settings = Settings::load(&sources)?;
+            if let Some(template) = &settings.models.chat_template {
+                template.read()?;
+            }
             let file = sources.file.map_or("no settings file".into(), |file| file.path.display().to_string());
             writeln!(io::stdout(), "the settings are good ({file}, environment, defaults)")?;
             Ok(())
@@ -75,7 +78,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "candlewick", &mut io::stdout());
+            // Into memory first: the generator panics where its writer fails, and a pipe may be closed at any time.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "candlewick", &mut script);
+            io::stdout().write_all(&script)?;
             Ok(())
         }
     }
@@ -95,8 +101,7 @@ fn load(
     env: BTreeMap<String, String>,
 ) -> anyhow::Result<(Settings, Layered)> {
     let sources = sources(args, flags, env)?;
-    let layered = Layered::read(&sources)?;
-    Ok((Settings::check(&layered, &sources)?, layered))
+    Ok(Settings::load_layered(&sources)?)
 }
 
 /// Reads the settings file: the one that is named, which must be there, or the first of those that may be.

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +13,11 @@ use candlewick_engine::{LoadError, LoadOptions};
 use candlewick_models::CandleFactory;
 use candlewick_protocol::{Failure, LoadEvent};
 use tokio::net::TcpSocket;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::settings::{ChatTemplate, KvCacheSize, ServerSettings, Settings};
+use crate::chat_template::ChatTemplateError;
+use crate::settings::{KvCacheSize, ServerSettings, Settings};
 use crate::{memory, sources};
 
 /// Connections that may wait to be accepted: enough for every client of a load test to arrive at once.
@@ -37,14 +38,12 @@ pub enum StartError {
         /// What is wrong, and what to do about it.
         hint: String,
     },
-    /// The chat template cannot be read.
-    #[error("cannot read the chat template {}: {why}", path.display())]
-    ChatTemplate {
-        /// Its file.
-        path: PathBuf,
-        /// What the system said.
-        why: io::Error,
-    },
+    /// The chat template cannot be used.
+    #[error(transparent)]
+    ChatTemplate(#[from] ChatTemplateError),
+    /// The pinned model is not where it should be on this machine.
+    #[error("the pinned model cannot be loaded")]
+    Pinned(#[source] LoadError),
     /// The sources of models cannot be set up.
     #[error("cannot reach the sources of models")]
     Sources(#[source] LoadError),
@@ -63,6 +62,8 @@ pub enum StartError {
 pub struct Server {
     addr: SocketAddr,
     gateway: Gateway,
+    /// How the first load of the pinned model goes, until somebody takes it to wait for the end.
+    pinned_load: Option<mpsc::Receiver<LoadEvent>>,
     http: actix_web::dev::ServerHandle,
     http_task: JoinHandle<io::Result<()>>,
 }
@@ -70,20 +71,26 @@ pub struct Server {
 /// Starts a server on the runtime it is called on, which must be a multi-threaded one: the actors run there, HTTP on
 /// threads of its own. Returns when the port is open; a pinned model goes on loading.
 pub async fn start(settings: Settings) -> Result<Server, StartError> {
-    // First what fails most often and costs least.
+    // First what fails most often and costs least; the port opens only when nothing is left that could be seen before.
+    let tree = tree_settings(&settings, memory::available_bytes())?;
+    if let Some(model) = &tree.pinned {
+        sources::check_folder(model, &settings.hub).map_err(StartError::Pinned)?;
+    }
     let listener = listen(&settings.server).await?;
     let addr = listener.local_addr().map_err(StartError::Http)?;
     let parts = TreeParts {
         sources: sources::all(&settings.hub).map_err(StartError::Sources)?,
         factory: Arc::new(CandleFactory::new(settings.engine.num_threads).map_err(StartError::Models)?),
-        settings: tree_settings(&settings, memory::available_bytes())?,
+        settings: tree,
     };
     let gateway = Gateway::start(parts).await?;
+    // At once, so that it joins the load that has just begun: one that had failed already would be tried again.
+    let pinned_load = gateway.pinned().cloned().map(|model| gateway.load(model));
     let workers = settings.server.num_http_workers;
     let http = candlewick_api::server(listener, gateway.clone(), api_settings(settings.server), workers)
         .map_err(StartError::Http)?;
     let handle = http.handle();
-    Ok(Server { addr, gateway, http: handle, http_task: tokio::spawn(http) })
+    Ok(Server { addr, gateway, pinned_load, http: handle, http_task: tokio::spawn(http) })
 }
 
 impl Server {
@@ -97,9 +104,10 @@ impl Server {
         &self.gateway
     }
 
-    /// Waits for the pinned model, if there is one. The failure is that of its load.
-    pub fn pinned_loaded(&self) -> impl Future<Output = Result<(), Failure>> + use<> {
-        let load = self.gateway.pinned().cloned().map(|model| self.gateway.load(model));
+    /// Waits for the pinned model, if there is one. The failure is that of its load; asked again, it is loaded again.
+    pub fn pinned_loaded(&mut self) -> impl Future<Output = Result<(), Failure>> + use<> {
+        let again = || self.gateway.pinned().cloned().map(|model| self.gateway.load(model));
+        let load = self.pinned_load.take().or_else(again);
         async move {
             let Some(mut events) = load else { return Ok(()) };
             while let Some(event) = events.recv().await {
@@ -182,6 +190,7 @@ fn api_settings(settings: ServerSettings) -> ApiSettings {
         stream_open_after: settings.stream_open_after,
         max_logprobs: settings.max_logprobs,
         echo_revision: settings.echo_revision,
+        ..ApiSettings::default()
     }
 }
 
@@ -195,8 +204,7 @@ fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSettin
     };
     let chat_template = match &models.chat_template {
         None => None,
-        Some(ChatTemplate::Inline(text)) => Some(text.clone()),
-        Some(ChatTemplate::File(path)) => Some(read_template(path)?),
+        Some(template) => Some(template.read()?),
     };
     Ok(TreeSettings {
         pinned: models.pinned.clone(),
@@ -222,15 +230,13 @@ fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSettin
     })
 }
 
-fn read_template(path: &Path) -> Result<String, StartError> {
-    std::fs::read_to_string(path).map_err(|why| StartError::ChatTemplate { path: path.into(), why })
-}
-
 #[cfg(test)]
 mod tests {
+    use candlewick_protocol::ModelStatus;
     use serde_json::json;
 
     use super::*;
+    use crate::download_tests::hub::TestHub;
     use crate::chat_client::{ChatClient, ChatPiece, ClientError};
     use crate::settings::{FlagValue, Sources};
 
@@ -267,7 +273,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_built_in_model_answers_and_the_port_closes() {
-        let server =
+        let mut server =
             start(settings(&[("port", "0"), ("model", "candlewick/ember")])).await.expect("it starts");
         let url = format!("http://{}", server.addr());
         let client = ChatClient::new(&url, None).expect("a client");
@@ -288,13 +294,34 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_pinned_model_that_is_not_there_is_told_while_the_port_is_open() {
-        let server =
-            start(settings(&[("port", "0"), ("model", "./no-such-folder")])).await.expect("it starts");
+        let hub = TestHub::start([]).await;
+        let mut settings = settings(&[("port", "0"), ("model", "org/none")]);
+        settings.hub.endpoint = Some(hub.endpoint());
+        settings.hub.cache_dir = Some(std::env::temp_dir().join("candlewick-no-such-cache"));
+        let mut server = start(settings).await.expect("it starts");
+        let has_failed = async || {
+            let status = server.gateway().status().await;
+            status.models.iter().any(|(_, status)| *status == ModelStatus::Failed)
+        };
+        while !has_failed().await {
+            tokio::task::yield_now().await;
+        }
+        let num_questions = hub.requests().len();
         let failure = server.pinned_loaded().await.expect_err("it is not there");
-        assert!(failure.message.contains("no-such-folder"), "{failure}");
+        assert!(failure.message.contains("org/none"), "{failure}");
+        assert_eq!(hub.requests().len(), num_questions, "waiting for the load is no second load");
         let client = ChatClient::new(format!("http://{}", server.addr()), None).expect("a client");
         client.check_health().await.expect("it is alive, though not ready");
         server.stop(Duration::ZERO).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_pinned_folder_that_is_not_there_opens_no_port() {
+        let error = start(settings(&[("port", "0"), ("model", "./no-such-folder")]))
+            .await
+            .err()
+            .expect("there is nothing to serve");
+        assert!(matches!(&error, StartError::Pinned(why) if why.to_string().contains("no folder")), "{error}");
     }
 
     #[tokio::test]

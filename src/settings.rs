@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use candlewick_engine::DType;
+use candlewick_engine::text::check_chat_template;
 use candlewick_protocol::ModelRef;
 use serde_json::{Map, Value};
 
 pub use crate::settings_layers::{FlagValue, Place, Problem, SettingsError, SettingsFile, Sources};
 pub use crate::settings_units::LogFormat;
 
-use crate::settings_layers::Layered;
+use crate::settings_layers::{API_KEYS, Layered};
 use crate::settings_raw::{RawEngine, RawHub, RawLog, RawModels, RawServer, RawSettings};
 use crate::settings_units::{Reasoning, WeightType};
 
@@ -176,7 +177,7 @@ pub struct LogSettings {
 impl Settings {
     /// Reads all layers and checks what they say together.
     pub fn load(sources: &Sources) -> Result<Self, SettingsError> {
-        Self::check(&Layered::read(sources)?, sources)
+        Self::load_layered(sources).map(|(settings, _)| settings)
     }
 
     /// The settings of a program that nothing was said to.
@@ -184,9 +185,10 @@ impl Settings {
         Self::load(&Sources::default()).expect("the defaults pass their own checks")
     }
 
-    /// Makes of values as written the values as used.
-    pub fn check(layered: &Layered, sources: &Sources) -> Result<Self, SettingsError> {
-        let mut check = Check { layered, problems: Vec::new() };
+    /// As [`load`](Self::load), with the values as they were written. The error tells all that is wrong, line by line.
+    pub fn load_layered(sources: &Sources) -> Result<(Self, Layered), SettingsError> {
+        let (layered, problems) = Layered::read_all(sources);
+        let mut check = Check { layered: &layered, problems };
         let paths =
             Paths { working_dir: &sources.working_dir, home: sources.env.get("HOME").map(String::as_str) };
         let RawSettings { server, models, engine, hub, log } = layered.raw.clone();
@@ -197,7 +199,18 @@ impl Settings {
             hub: check.hub(hub, &paths, &sources.env),
             log: check.log(log),
         };
-        if check.problems.is_empty() { Ok(settings) } else { Err(SettingsError(check.problems)) }
+        let mut problems = check.problems;
+        if problems.is_empty() {
+            return Ok((settings, layered));
+        }
+        // People read from top to bottom: the file, then what is around it.
+        problems.sort_by_key(|problem| match problem.place {
+            Place::File(_, line) => (0, line),
+            Place::Env(_) => (1, 0),
+            Place::Flag(_) => (2, 0),
+            Place::Default => (3, 0),
+        });
+        Err(SettingsError(problems))
     }
 }
 
@@ -243,6 +256,13 @@ impl Check<'_> {
                 "there is no host; `localhost` listens to this machine, `0.0.0.0` to all",
             );
         }
+        if raw.api_keys.0.iter().any(|key| key.trim().is_empty()) {
+            self.refuse(
+                API_KEYS,
+                "a key is empty, and the server would not be protected by it; write a key, or leave the setting out to \
+                 ask for none",
+            );
+        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         ServerSettings {
             host: raw.host.trim().into(),
@@ -263,7 +283,17 @@ impl Check<'_> {
 
     fn models(&mut self, raw: RawModels, paths: &Paths<'_>) -> ModelSettings {
         let pinned = match raw.model.trim() {
-            "" => None,
+            "" => {
+                // In the file an empty name means none; whoever gives an argument means something by it.
+                if matches!(self.layered.place("models.model"), Place::Flag(_)) {
+                    self.refuse(
+                        "models.model",
+                        "the name is empty; write one like `org/name` or `./folder`, or leave the argument out to serve \
+                         whichever model is asked for",
+                    );
+                }
+                None
+            }
             name => name.parse().map_err(|why| self.refuse("models.model", format!("`{name}`: {why}"))).ok(),
         };
         let mut template_kwargs = Map::new();
@@ -286,7 +316,12 @@ impl Check<'_> {
             default_seed: raw.default_seed.0,
             chat_template: match raw.chat_template.as_str() {
                 "" => None,
-                text if text.contains("{{") || text.contains("{%") => Some(ChatTemplate::Inline(text.into())),
+                text if text.contains("{{") || text.contains("{%") => {
+                    if let Err(fault) = check_chat_template(text) {
+                        self.refuse("models.chat_template", format!("not a Jinja template: {fault}"));
+                    }
+                    Some(ChatTemplate::Inline(text.into()))
+                }
                 path => Some(ChatTemplate::File(paths.absolute(path))),
             },
             template_kwargs,

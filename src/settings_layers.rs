@@ -16,12 +16,15 @@ use crate::settings_raw::RawSettings;
 /// What environment variables of ours begin with.
 pub const ENV_PREFIX: &str = "CANDLEWICK_";
 
+/// The one key whose empty value is a mistake wherever it is written.
+pub const API_KEYS: &str = "server.api_keys";
+
 /// Names that are short for a key: as a flag (`--max-running`) and in the environment (`CANDLEWICK_MAX_RUNNING`).
 pub const SHORT_NAMES: &[(&str, &str)] = &[
     ("model", "models.model"),
     ("host", "server.host"),
     ("port", "server.port"),
-    ("api-key", "server.api_keys"),
+    ("api-key", API_KEYS),
     ("enable-cors", "server.enable_cors"),
     ("dtype", "models.dtype"),
     ("device", "models.device"),
@@ -116,7 +119,7 @@ pub struct Problem {
     pub why: String,
 }
 
-/// All that is wrong with the settings, in the order of their layers.
+/// All that is wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct SettingsError(pub Vec<Problem>);
 
@@ -146,37 +149,48 @@ impl Layered {
 
     /// Reads all layers.
     pub fn read(sources: &Sources) -> Result<Self, SettingsError> {
+        let (layered, problems) = Self::read_all(sources);
+        if problems.is_empty() { Ok(layered) } else { Err(SettingsError(problems)) }
+    }
+
+    /// Reads all layers, and tells what is wrong with them. What is wrong is left out, so that the rest can be checked
+    /// further, and everything be told at once.
+    pub fn read_all(sources: &Sources) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
-        let mut given = match &sources.file {
-            Some(file) => file_values(file).map_err(|problem| SettingsError(vec![problem]))?,
+        let keys = known_keys();
+        let mut given = match sources.file.as_ref().map(|file| file_values(file, &keys)) {
+            Some(Ok(values)) => values,
+            Some(Err(problem)) => {
+                problems.push(problem);
+                Vec::new()
+            }
             None => Vec::new(),
         };
         given.extend(env_values(&sources.env, &mut problems));
         given.extend(sources.flags.iter().map(flag_value));
-        let keys = known_keys();
-        problems.extend(
-            given.iter().filter(|given| !keys.contains(&given.key)).map(|given| unknown_key(given, &keys)),
-        );
-        if problems.is_empty() {
-            problems.extend(given.iter().filter_map(|given| {
-                let why = deserialize(std::slice::from_ref(given)).err()?;
-                Some(Problem {
-                    place: given.place.clone(),
-                    why: format!("`{}`: {}", given.key, reason(&why)),
-                })
-            }));
-        }
-        if !problems.is_empty() {
-            return Err(SettingsError(problems));
-        }
-        let raw = deserialize(&given).map_err(|why| {
-            SettingsError(vec![Problem {
-                place: Place::Default,
-                why: format!("the layers do not fit together: {why}"),
-            }])
-        })?;
-        Ok(Self { raw, places: given.into_iter().map(|given| (given.key, given.place)).collect() })
+        given.retain(|given| match wrong_with(given, &keys) {
+            Some(why) => {
+                problems.push(Problem { place: given.place.clone(), why });
+                false
+            }
+            None => true,
+        });
+        let raw = deserialize(&given).unwrap_or_else(|why| {
+            let why = format!("the layers do not fit together: {why}");
+            problems.push(Problem { place: Place::Default, why });
+            RawSettings::default()
+        });
+        (Self { raw, places: given.into_iter().map(|given| (given.key, given.place)).collect() }, problems)
     }
+}
+
+/// What is wrong with a value by itself: its key, or its form.
+fn wrong_with(given: &Given, keys: &[String]) -> Option<String> {
+    if !keys.contains(&given.key) {
+        return Some(unknown_key(given, keys));
+    }
+    let why = deserialize(std::slice::from_ref(given)).err()?;
+    Some(format!("`{}`: {}", given.key, reason(&why)))
 }
 
 /// Every key there is, as `section.key`, sorted.
@@ -227,8 +241,34 @@ fn deserialize(given: &[Given]) -> Result<RawSettings, config::ConfigError> {
 fn reason(error: &config::ConfigError) -> String {
     match error {
         config::ConfigError::At { error, .. } => reason(error),
-        config::ConfigError::Type { unexpected, expected, .. } => format!("{unexpected} is not {expected}"),
+        config::ConfigError::Type { unexpected, expected, .. } => {
+            format!("{} is not {}", found(&unexpected.to_string()), wanted(expected))
+        }
         other => other.to_string(),
+    }
+}
+
+/// A value of the wrong type, without the name that the `config` crate has for its type.
+fn found(unexpected: &str) -> &str {
+    match (unexpected.find(['`', '"']), unexpected) {
+        (Some(start), _) => &unexpected[start..],
+        (None, "sequence") => "a list",
+        (None, "map") => "a table",
+        (None, other) => other,
+    }
+}
+
+/// A type in the words of people, of the `config` crate's own.
+fn wanted(expected: &str) -> &str {
+    match expected {
+        "an unsigned 16 bit integer" => "a whole number from 0 to 65535",
+        "an unsigned 32 bit integer" => "a whole number from 0 to 4294967295",
+        _ if expected.starts_with("an unsigned") => "a whole number of at least 0",
+        "an integer" => "a whole number",
+        "a boolean" => "`true` or `false`",
+        "a floating point" => "a number",
+        "a string" => "a text",
+        other => other,
     }
 }
 
@@ -241,7 +281,7 @@ fn flag_value(flag: &FlagValue) -> Given {
 }
 
 /// Reads the file twice over: by `toml` for the lines, by `config` for the values.
-fn file_values(file: &SettingsFile) -> Result<Vec<Given>, Problem> {
+fn file_values(file: &SettingsFile, keys: &[String]) -> Result<Vec<Given>, Problem> {
     let line_of = |offset: usize| file.text[..offset].matches('\n').count() + 1;
     let table = DeTable::parse(&file.text).map_err(|error| Problem {
         place: Place::File(file.path.clone(), error.span().map_or(1, |span| line_of(span.start))),
@@ -261,6 +301,11 @@ fn file_values(file: &SettingsFile) -> Result<Vec<Given>, Problem> {
     let mut given = Vec::new();
     for (section, value) in sections {
         match value.kind {
+            // A section that holds nothing does no harm, unless its name was meant for another.
+            ValueKind::Table(values) if values.is_empty() && !sections_of(keys).contains(&section) => {
+                let value = ValueKind::Table(values).into();
+                given.push(Given { place: place(&section), key: format!("{section}."), value });
+            }
             ValueKind::Table(values) => given.extend(values.into_iter().map(|(key, value)| {
                 let key = format!("{section}.{key}");
                 Given { place: place(&key), key, value }
@@ -293,6 +338,11 @@ fn env_values(env: &BTreeMap<String, String>, problems: &mut Vec<Problem>) -> Ve
                 }
             },
         };
+        // `PORT= candlewick …` says nothing about the port. An empty key is the exception: it is a secret that got lost
+        // on its way here, and without it the server would be open.
+        if text.trim().is_empty() && key != API_KEYS {
+            continue;
+        }
         given.push(Given { key, value: Value::new(None, text.as_str()), place: Place::Env(name.clone()) });
     }
     // Where both names of one key are set, the exact one holds.
@@ -318,16 +368,33 @@ fn unknown_variable(name: &str, rest: &str) -> Problem {
     Problem { place: Place::Env(name.into()), why: format!("there is no such setting; {hint}") }
 }
 
-fn unknown_key(given: &Given, keys: &[String]) -> Problem {
-    let is_section = keys.iter().any(|key| key.split('.').next() == Some(given.key.as_str()));
-    let why = if is_section {
-        format!("`{0}` is a section, not a value; write `[{0}]` and its keys below", given.key)
-    } else {
-        let hint =
-            nearest(&given.key, keys).map(|key| format!("; did you mean `{key}`?")).unwrap_or_default();
-        format!("there is no setting `{}`{hint}", given.key)
-    };
-    Problem { place: given.place.clone(), why }
+fn unknown_key(given: &Given, keys: &[String]) -> String {
+    let sections = sections_of(keys);
+    if sections.contains(&given.key) {
+        return format!("`{0}` is a section, not a value; write `[{0}]` and its keys below", given.key);
+    }
+    let hint = nearest(&given.key, keys).map(|key| format!("; did you mean `{key}`?"));
+    match given.key.split_once('.') {
+        // A name for the key that is nothing like any says nothing of what was meant; the section's may.
+        Some((section, key))
+            if (hint.is_none() || key.is_empty()) && !sections.iter().any(|known| known == section) =>
+        {
+            let hint = match nearest(section, &sections) {
+                Some(section) => format!("did you mean `[{section}]`?"),
+                None => format!("there are {}", sections.join(", ")),
+            };
+            format!("there is no section `[{section}]`; {hint}")
+        }
+        _ => format!("there is no setting `{}`{}", given.key, hint.unwrap_or_default()),
+    }
+}
+
+/// The sections that keys are in, each once.
+fn sections_of(keys: &[String]) -> Vec<String> {
+    let mut sections: Vec<String> =
+        keys.iter().filter_map(|key| Some(key.split_once('.')?.0.to_owned())).collect();
+    sections.dedup();
+    sections
 }
 
 /// The candidate that a misspelt name most likely means. The last segments count by themselves too: a good key in the

@@ -131,6 +131,9 @@ fn unknown_keys_are_refused_with_the_nearest_and_the_place() {
     refused("port = 1\n", &[], &[], &["/etc/candlewick.toml:1", "`server.port`"]);
     refused("[engine]\nport = 1\n", &[], &[], &["`server.port`"]);
     refused("server = 1\n", &[], &[], &["is a section", "[server]"]);
+    refused("[modles]\nx = 1\n", &[], &[], &["candlewick.toml:2", "`[modles]`", "did you mean `[models]`?"]);
+    refused("[hub]\n[sever]\n", &[], &[], &["candlewick.toml:2", "did you mean `[server]`?"]);
+    refused("[qqq]\nx = 1\n", &[], &[], &["`[qqq]`", "engine, hub, log, models, server"]);
     refused("", &[("CANDLEWICK_SERVER__PROT", "1")], &[], &["CANDLEWICK_SERVER__PROT", "`server.port`"]);
     refused(
         "",
@@ -149,7 +152,11 @@ fn wrong_values_are_refused_with_the_place() {
         &[],
         &["/etc/candlewick.toml:2", "`server.port`", "\"high\""],
     );
-    refused("[server]\nport = 70000\n", &[], &[], &["`server.port`", "70000"]);
+    refused("[server]\nport = 70000\n", &[], &[], &["`70000` is not a whole number from 0 to 65535"]);
+    refused("", &[("CANDLEWICK_PORT", "-1")], &[], &["-1", "0 to 65535"]);
+    refused("", &[], &[("kv-cache-memory", "lots")], &["`lots` is neither `auto` nor a size, such as `512MiB`"]);
+    refused("", &[], &[("default-seed", "-1")], &["flag --default-seed", "`-1`", "a whole number of at least 0"]);
+    refused("", &[], &[("model", "")], &["argument MODEL", "the name is empty"]);
     refused("[models]\ndevice = \"cuda\"\n", &[], &[], &["this build has no `cuda` device", "cpu"]);
     refused("", &[], &[("dtype", "int3")], &["flag --dtype", "`int3`", "`bfloat16`"]);
     refused("", &[], &[("model", "org/m@")], &["argument MODEL", "org/m@"]);
@@ -179,6 +186,51 @@ fn everything_wrong_is_told_at_once() {
         &[],
         &[],
         &["candlewick.toml:2", "candlewick.toml:4"],
+    );
+    let error = Settings::load(&sources(
+        "[server]\nhost = \"\"\nport = 99999\nprot = 1\n",
+        &[("CANDLEWICK_MAX_RUNNING", "0")],
+        &[("dtype", "int3")],
+    ))
+    .expect_err("much is wrong");
+    let places: Vec<String> = error.0.iter().map(|problem| problem.place.to_string()).collect();
+    assert_eq!(
+        places,
+        [
+            "/etc/candlewick.toml:2",
+            "/etc/candlewick.toml:3",
+            "/etc/candlewick.toml:4",
+            "environment variable CANDLEWICK_MAX_RUNNING",
+            "flag --dtype",
+        ],
+        "{error}"
+    );
+    refused("[server\n", &[("CANDLEWICK_MAX_RUNNING", "0")], &[], &["not valid TOML", "MAX_RUNNING"]);
+}
+
+#[test]
+fn an_empty_key_does_not_open_the_server_in_silence() {
+    let empty = ["a key is empty"];
+    refused("", &[], &[("api-key", "")], &["flag --api-key", empty[0]]);
+    refused("", &[("CANDLEWICK_API_KEY", "")], &[], &["CANDLEWICK_API_KEY", empty[0]]);
+    refused("", &[("CANDLEWICK_SERVER__API_KEYS", "a,")], &[], &empty);
+    refused("[server]\napi_keys = [\"a\", \" \"]\n", &[], &[], &["candlewick.toml:2", empty[0]]);
+    assert!(load("[server]\napi_keys = []\n", &[], &[]).server.api_keys.is_empty(), "none is none");
+}
+
+#[test]
+fn an_empty_variable_is_not_set() {
+    let settings = load("[server]\nport = 7\n", &[("CANDLEWICK_PORT", ""), ("CANDLEWICK_LOG__LEVEL", " ")], &[]);
+    assert_eq!((settings.server.port, settings.log.filter.as_str()), (7, "info"));
+}
+
+#[test]
+fn a_template_that_cannot_be_parsed_is_refused_where_it_was_set() {
+    refused(
+        "",
+        &[],
+        &[("chat-template", "{{ bos_token }}\n{% for %}")],
+        &["flag --chat-template", "line 2", "syntax error"],
     );
 }
 

@@ -79,7 +79,7 @@ pub struct ByteSize(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Auto<T>(pub Option<T>);
 
-/// A list of texts; one text is split at commas.
+/// A list of texts; one text is split at commas. Empty entries are kept: a list of keys must not lose one in silence.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct TextList(pub Vec<String>);
 
@@ -194,19 +194,37 @@ impl fmt::Display for ByteSize {
     }
 }
 
-impl<T: FromStr> FromStr for Auto<T>
-where
-    T::Err: fmt::Display,
-{
+/// A type that can say what its values look like.
+pub trait Look {
+    /// With an article and an example.
+    const LOOK: &'static str;
+}
+
+impl Look for usize {
+    const LOOK: &'static str = "a whole number of at least 0, such as `8`";
+}
+
+impl Look for u64 {
+    const LOOK: &'static str = "a whole number of at least 0, such as `8`";
+}
+
+impl Look for bool {
+    const LOOK: &'static str = "one of `true` and `false`";
+}
+
+impl Look for ByteSize {
+    const LOOK: &'static str = "a size, such as `512MiB` or `4GiB`";
+}
+
+impl<T: FromStr + Look> FromStr for Auto<T> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "auto" {
             return Ok(Self(None));
         }
-        text.parse()
-            .map(|value| Self(Some(value)))
-            .map_err(|why| format!("`{text}` is neither `auto` nor a fit value: {why}"))
+        let value = text.parse().map_err(|_| format!("`{text}` is neither `auto` nor {}", T::LOOK))?;
+        Ok(Self(Some(value)))
     }
 }
 
@@ -219,10 +237,7 @@ impl<T: fmt::Display> fmt::Display for Auto<T> {
     }
 }
 
-impl<'de, T: FromStr> Deserialize<'de> for Auto<T>
-where
-    T::Err: fmt::Display,
-{
+impl<'de, T: FromStr + Look> Deserialize<'de> for Auto<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Scalar::deserialize(deserializer)?.0.parse().map_err(de::Error::custom)
     }
@@ -248,7 +263,7 @@ impl<'de> Deserialize<'de> for TextList {
             Either::List(list) => list,
             Either::Text(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
         };
-        Ok(Self(list.into_iter().filter(|text| !text.is_empty()).collect()))
+        Ok(Self(list))
     }
 }
 
@@ -421,6 +436,9 @@ mod tests {
     fn auto_is_a_word_of_its_own() {
         reads::<Auto<usize>>("auto", "auto");
         reads::<Auto<usize>>("7", "7");
-        assert!("seven".parse::<Auto<usize>>().unwrap_err().contains("auto"));
+        assert_eq!(
+            "seven".parse::<Auto<ByteSize>>().unwrap_err(),
+            "`seven` is neither `auto` nor a size, such as `512MiB` or `4GiB`"
+        );
     }
 }

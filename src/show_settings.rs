@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::settings_layers::{Layered, Place};
+use crate::settings_layers::{API_KEYS, Layered, Place};
 
 /// Keys whose values are nobody's business.
-const SECRETS: &[&str] = &["server.api_keys", "hub.token"];
+const SECRETS: &[&str] = &[API_KEYS, "hub.token"];
 
 /// Every setting as a line of TOML, with the place it was set at; secrets only as whether they are set.
 pub fn show(layered: &Layered) -> String {

@@ -5,21 +5,31 @@ use std::sync::Arc;
 
 use candlewick_engine::{LoadError, ModelSource};
 use candlewick_hub::{DirectorySource, EmbeddedSource, HubSettings, HubSource};
+use candlewick_protocol::ModelRef;
 
 use crate::ember;
 use crate::settings::HubOverrides;
 
 /// All sources.
 pub fn all(overrides: &HubOverrides) -> Result<Vec<Arc<dyn ModelSource>>, LoadError> {
-    let home = overrides.env.get("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
     let mut sources: Vec<Arc<dyn ModelSource>> = Vec::new();
     if !ember::FILES.is_empty() {
         let model = ember::MODEL.parse().expect("our own model has a good name");
         sources.push(Arc::new(EmbeddedSource::new(model, ember::FILES)));
     }
-    sources.push(Arc::new(DirectorySource::new(home)));
+    sources.push(Arc::new(folders(overrides)));
     sources.push(Arc::new(HubSource::new(hub_settings(overrides))?));
     Ok(sources)
+}
+
+/// Says in detail why a path holds no model; whatever is no path is good. For the person at the command line: clients are
+/// told less.
+pub fn check_folder(model: &ModelRef, overrides: &HubOverrides) -> Result<(), LoadError> {
+    if model.is_path() { folders(overrides).check(model) } else { Ok(()) }
+}
+
+fn folders(overrides: &HubOverrides) -> DirectorySource {
+    DirectorySource::new(overrides.env.get("HOME").map_or_else(std::env::temp_dir, PathBuf::from))
 }
 
 /// What the `HF_…` variables say, under what our own settings say.
