@@ -935,7 +935,7 @@ def named_sample(rng, held):
 
 
 MIX = [(country_sample, 13), (fact_sample, 13), (persona_sample, 10), (candlewick_sample, 9), (small_fact_sample, 11), (sum_sample, 8), (creative_sample, 2.5), (unknown_sample, 9),
-       (follow_sample, 9), (memory_sample, 3), (repeat_sample, 4), (json_sample, 9), (tool_call_sample, 14), (tool_result_sample, 5.5), (two_results_sample, 1), (no_call_sample, 4.5), (named_sample, 2)]
+       (follow_sample, 9), (memory_sample, 3), (repeat_sample, 10), (json_sample, 9), (tool_call_sample, 22), (tool_result_sample, 8), (two_results_sample, 1), (no_call_sample, 4.5), (named_sample, 2)]
 
 
 def sample(rng, held=False, make=None):

@@ -215,7 +215,7 @@ def write_configs(tokenizer, config):
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--steps", type=int, default=6000)
+    options.add_argument("--steps", type=int, default=8000)
     options.add_argument("--minutes", type=float, default=1e9, help="end earlier than --steps; the learning rate follows")
     options.add_argument("--tokens", type=int, default=4096, help="per step, all processes together")
     options.add_argument("--lr", type=float, default=5e-3)
