@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use candlewick::ember;
 use candlewick_engine::{
-    BlockId, Chunk, GenerationDefaults, KvCacheShape, LoadOptions, Model, ModelFactory, ModelFile, ModelFiles,
-    ResolveLimits, SampleSpec, SamplingParams, SequenceId, StepPlan,
+    BlockId, Chunk, GenerationDefaults, KvCacheShape, LoadOptions, Model, ModelFactory, ModelFile,
+    ModelFiles, ResolveLimits, SampleSpec, SamplingParams, SequenceId, StepPlan,
 };
 use candlewick_models::CandleFactory;
 use candlewick_protocol::{RequestKey, SamplingOptions};
@@ -77,15 +77,18 @@ fn embedded() -> ModelFiles {
 }
 
 fn files_in(folder: &Path) -> ModelFiles {
-    let entries = std::fs::read_dir(folder).expect("the folder can be read").map(|entry| entry.expect("readable"));
-    let files = entries.map(|entry| (entry.file_name().to_string_lossy().into(), ModelFile::Path(entry.path())));
+    let entries =
+        std::fs::read_dir(folder).expect("the folder can be read").map(|entry| entry.expect("readable"));
+    let files =
+        entries.map(|entry| (entry.file_name().to_string_lossy().into(), ModelFile::Path(entry.path())));
     ModelFiles { files: files.collect(), gguf: None }
 }
 
 /// So many tokens of each sequence, after so many that are taken to be there already.
 fn plan(num_sequences: usize, start: usize, num_tokens: usize, blocks_each: usize) -> StepPlan {
     let options = SamplingOptions { temperature: Some(0.0), ..SamplingOptions::default() };
-    let limits = ResolveLimits { num_prompt_tokens: 1, max_model_len: 1 << 20, vocab_size: 1 << 20, random_seed: 0 };
+    let limits =
+        ResolveLimits { num_prompt_tokens: 1, max_model_len: 1 << 20, vocab_size: 1 << 20, random_seed: 0 };
     let params = SamplingParams::resolve(&options, &GenerationDefaults::default(), None, limits);
     let params = Arc::new(params.expect("the parameters are good"));
     let chunk = |number: usize| Chunk {

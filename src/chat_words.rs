@@ -192,7 +192,9 @@ impl ChatCommand {
             "save" => Self::Save((!rest.is_empty()).then(|| rest.into())),
             "set" => match rest
                 .split_whitespace()
-                .map(|word| field(word)?.ok_or_else(|| format!("`{word}` is no field; write it as key=value")))
+                .map(|word| {
+                    field(word)?.ok_or_else(|| format!("`{word}` is no field; write it as key=value"))
+                })
                 .collect::<Result<Map<_, _>, _>>()
             {
                 Ok(fields) if !fields.is_empty() => Self::Set(fields),
@@ -271,7 +273,10 @@ mod tests {
             assert!(words(word).unwrap_err().contains(word), "also at the start");
         }
         for word in ["n=1", "n=null", "stream=true"] {
-            assert!(matches!(ChatCommand::parse(&format!("!set {word}")), Some(ChatCommand::Set(_))), "{word}");
+            assert!(
+                matches!(ChatCommand::parse(&format!("!set {word}")), Some(ChatCommand::Set(_))),
+                "{word}"
+            );
         }
     }
 

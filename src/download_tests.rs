@@ -19,10 +19,11 @@ async fn model_hub() -> TestHub {
         "num_attention_heads":4,"num_hidden_layers":2,"num_key_value_heads":2,"vocab_size":479,"rms_norm_eps":1e-6,
         "max_position_embeddings":2048,"rope_theta":10000.0}"#;
     let repo = |config: &'static str| {
-        Repo::new(COMMIT)
-            .file("config.json", "c0f1", config)
-            .file("tokenizer.json", "70ce", "{}")
-            .file("model.safetensors", "3e16", vec![7; 100_000])
+        Repo::new(COMMIT).file("config.json", "c0f1", config).file("tokenizer.json", "70ce", "{}").file(
+            "model.safetensors",
+            "3e16",
+            vec![7; 100_000],
+        )
     };
     TestHub::start([("org/m", repo(config)), ("org/strange", repo(r#"{"model_type":"strange"}"#))]).await
 }

@@ -236,8 +236,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::download_tests::hub::TestHub;
     use crate::chat_client::{ChatClient, ChatPiece, ClientError};
+    use crate::download_tests::hub::TestHub;
     use crate::settings::{FlagValue, Sources};
 
     fn settings(flags: &[(&'static str, &str)]) -> Settings {
@@ -321,7 +321,10 @@ mod tests {
             .await
             .err()
             .expect("there is nothing to serve");
-        assert!(matches!(&error, StartError::Pinned(why) if why.to_string().contains("no folder")), "{error}");
+        assert!(
+            matches!(&error, StartError::Pinned(why) if why.to_string().contains("no folder")),
+            "{error}"
+        );
     }
 
     #[tokio::test]

@@ -154,8 +154,18 @@ fn wrong_values_are_refused_with_the_place() {
     );
     refused("[server]\nport = 70000\n", &[], &[], &["`70000` is not a whole number from 0 to 65535"]);
     refused("", &[("CANDLEWICK_PORT", "-1")], &[], &["-1", "0 to 65535"]);
-    refused("", &[], &[("kv-cache-memory", "lots")], &["`lots` is neither `auto` nor a size, such as `512MiB`"]);
-    refused("", &[], &[("default-seed", "-1")], &["flag --default-seed", "`-1`", "a whole number of at least 0"]);
+    refused(
+        "",
+        &[],
+        &[("kv-cache-memory", "lots")],
+        &["`lots` is neither `auto` nor a size, such as `512MiB`"],
+    );
+    refused(
+        "",
+        &[],
+        &[("default-seed", "-1")],
+        &["flag --default-seed", "`-1`", "a whole number of at least 0"],
+    );
     refused("", &[], &[("model", "")], &["argument MODEL", "the name is empty"]);
     refused("[models]\ndevice = \"cuda\"\n", &[], &[], &["this build has no `cuda` device", "cpu"]);
     refused("", &[], &[("dtype", "int3")], &["flag --dtype", "`int3`", "`bfloat16`"]);
@@ -220,7 +230,8 @@ fn an_empty_key_does_not_open_the_server_in_silence() {
 
 #[test]
 fn an_empty_variable_is_not_set() {
-    let settings = load("[server]\nport = 7\n", &[("CANDLEWICK_PORT", ""), ("CANDLEWICK_LOG__LEVEL", " ")], &[]);
+    let settings =
+        load("[server]\nport = 7\n", &[("CANDLEWICK_PORT", ""), ("CANDLEWICK_LOG__LEVEL", " ")], &[]);
     assert_eq!((settings.server.port, settings.log.filter.as_str()), (7, "info"));
 }
 

@@ -45,7 +45,8 @@ fn check_content_type(request: &HttpRequest) -> Result<(), ApiError> {
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    let found = if essence.is_empty() { "it is missing".to_owned() } else { format!("not {}", quoted(essence)) };
+    let found =
+        if essence.is_empty() { "it is missing".to_owned() } else { format!("not {}", quoted(essence)) };
     Err(ApiError::new(Fault::ContentType, format!("the `Content-Type` must be application/json; {found}")))
 }
 
@@ -112,7 +113,9 @@ fn parse(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     }
     match serde_json::from_slice(body) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(other) => Err(invalid(format!("the request body must be a JSON object, not {}", describe(&other)))),
+        Ok(other) => {
+            Err(invalid(format!("the request body must be a JSON object, not {}", describe(&other))))
+        }
         Err(error) => Err(invalid(format!("the body is not valid JSON: {}", in_words(&error)))),
     }
 }

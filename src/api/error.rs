@@ -173,7 +173,8 @@ mod tests {
             Failure::new(ErrorKind::Overloaded, "full").with_retry_after(Duration::from_millis(1200));
         let response = ApiError::from(failure).error_response();
         assert_eq!(response.headers().get(header::RETRY_AFTER).expect("it is set"), "2");
-        let failure = Failure::new(ErrorKind::Unavailable, "crashed").with_retry_after(Duration::from_secs(9));
+        let failure =
+            Failure::new(ErrorKind::Unavailable, "crashed").with_retry_after(Duration::from_secs(9));
         let response = ApiError::from(failure).error_response();
         assert_eq!(response.headers().get(header::RETRY_AFTER).expect("with any status"), "9");
     }

@@ -5,10 +5,10 @@
 
 use std::panic::AssertUnwindSafe;
 
+use actix_web::Error;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::middleware::Next;
-use actix_web::Error;
 use futures::FutureExt;
 
 use crate::error::ApiError;

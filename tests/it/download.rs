@@ -10,7 +10,8 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 /// The tiny Qwen2 checkpoint, as a repository of a Hub.
 fn tiny() -> Repo {
     let snapshots = fixtures().join("hub/models--acme--tiny-qwen2/snapshots");
-    let snapshot = std::fs::read_dir(snapshots).expect("snapshots").next().expect("one").expect("readable").path();
+    let snapshot =
+        std::fs::read_dir(snapshots).expect("snapshots").next().expect("one").expect("readable").path();
     let files = std::fs::read_dir(snapshot).expect("files").map(|file| file.expect("readable"));
     files.fold(Repo::new(COMMIT), |repo, file| {
         let name = file.file_name().into_string().expect("plain");
@@ -43,7 +44,8 @@ fn answer(server: &TestServer) -> Value {
 fn a_download_is_told_in_bytes_and_the_model_answers() {
     let Online { server, hub, .. } = &online();
     let frames = server.post("/load_model", &json!({"model": "acme/tiny"})).chunks();
-    let stage = |name: &str| frames.iter().filter(|frame| frame["stage"] == name).cloned().collect::<Vec<_>>();
+    let stage =
+        |name: &str| frames.iter().filter(|frame| frame["stage"] == name).cloned().collect::<Vec<_>>();
     let last = stage("download").pop().expect("something was downloaded");
     assert_eq!(last["progress"]["current"], last["progress"]["total"]);
     assert_eq!(last["progress"]["current"], json!(hub.bytes_sent("model.safetensors")));
@@ -59,7 +61,8 @@ fn a_line_that_breaks_costs_no_byte_twice() {
     hub.break_after("model.safetensors", 50_000);
     assert_eq!(answer(server), "Hi there! How can I help you today?");
     let snapshots = fixtures().join("hub/models--acme--tiny-qwen2/snapshots");
-    let snapshot = std::fs::read_dir(snapshots).expect("snapshots").next().expect("one").expect("readable").path();
+    let snapshot =
+        std::fs::read_dir(snapshots).expect("snapshots").next().expect("one").expect("readable").path();
     let size = std::fs::metadata(snapshot.join("model.safetensors")).expect("weights").len();
     assert_eq!(hub.bytes_sent("model.safetensors"), size);
 }

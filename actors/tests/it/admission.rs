@@ -66,7 +66,8 @@ async fn one_too_many_is_told_when_to_come_back() {
 async fn requests_that_come_together_are_all_admitted_or_none_is() {
     let settings = TreeSettings { max_running: 2, max_queued: 1, ..settings() };
     let world = World::new(FakeRule::default(), settings).await;
-    let prompts = |num_prompts: usize| (0..num_prompts).map(|n| request(&format!("{n}"), 5)).collect::<Vec<_>>();
+    let prompts =
+        |num_prompts: usize| (0..num_prompts).map(|n| request(&format!("{n}"), 5)).collect::<Vec<_>>();
     world.factory.control.step_gate.close();
     let first = world.gateway.submit_many(prompts(2)).await.expect("there is room");
     let failure = world.gateway.submit_many(prompts(2)).await.err().expect("there is room for one only");

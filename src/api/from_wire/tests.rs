@@ -193,8 +193,7 @@ fn logprobs_keep_to_their_rules() {
 
 #[test]
 fn a_strict_tool_is_refused_with_the_way_out() {
-    let tool =
-        |strict: Value| json!({"type": "function", "function": {"name": "f", "parameters": {}, "strict": strict}});
+    let tool = |strict: Value| json!({"type": "function", "function": {"name": "f", "parameters": {}, "strict": strict}});
     let error = chat(json!({"tools": [tool(json!(true))]})).expect_err("it cannot be promised");
     assert_eq!(error.param.as_deref(), Some("tools.0.function.strict"));
     assert!(error.message.contains("works without `strict`"), "{}", error.message);
@@ -336,7 +335,9 @@ fn a_number_that_is_too_large_is_told_the_bound() {
 #[test]
 fn an_earlier_answer_that_said_nothing_is_taken_back() {
     let empty = Some(Content::Text(String::new()));
-    for more in [json!({}), json!({"tool_calls": null}), json!({"tool_calls": [], "refusal": null, "audio": null})] {
+    for more in
+        [json!({}), json!({"tool_calls": null}), json!({"tool_calls": [], "refusal": null, "audio": null})]
+    {
         let mut message = object(json!({"role": "assistant", "content": null}));
         message.extend(object(more));
         let Prompt::Chat(prompt) = chat(json!({"messages": [message]})).expect("it is good").prompt else {

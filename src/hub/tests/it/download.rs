@@ -13,7 +13,8 @@ const INDEX: &str = "model.safetensors.index.json";
 #[tokio::test]
 async fn a_model_is_downloaded_whole_and_nothing_else() {
     let world = World::new().await;
-    let downloaded = download(&world.source(), &model("org/m"), &|_| Ok(()), &|_| {}).await.expect("it comes");
+    let downloaded =
+        download(&world.source(), &model("org/m"), &|_| Ok(()), &|_| {}).await.expect("it comes");
     assert_eq!(downloaded.commit.as_deref(), Some(COMMIT));
     let names = downloaded.files.files.keys().map(String::as_str).collect::<Vec<_>>();
     assert_eq!(names, ["additional_chat_templates/rag.jinja", "config.json", WEIGHTS, "tokenizer.json"]);
@@ -43,7 +44,8 @@ async fn shards_are_downloaded_as_their_index_says() {
         };
         events.lock().expect("nobody panics here").push(line);
     };
-    let downloaded = download(&world.source(), &model("org/m"), &|_| Ok(()), &observer).await.expect("it comes");
+    let downloaded =
+        download(&world.source(), &model("org/m"), &|_| Ok(()), &observer).await.expect("it comes");
     assert_eq!(downloaded.files.files.len(), 5);
     let events = events.into_inner().expect("nobody panics here");
     let of_shard = events.iter().filter(|line| line.starts_with("model-00002")).collect::<Vec<_>>();
@@ -64,8 +66,9 @@ async fn a_gguf_file_comes_alone() {
     assert_eq!(downloaded.files.files.keys().collect::<Vec<_>>(), ["q8.gguf"]);
     world.offline().resolve(&name).await.expect("it can be served offline");
 
-    let error =
-        download(&world.source(), &model("org/m:q4.gguf"), &|_| Ok(()), &|_| {}).await.expect_err("there is none such");
+    let error = download(&world.source(), &model("org/m:q4.gguf"), &|_| Ok(()), &|_| {})
+        .await
+        .expect_err("there is none such");
     assert_says(&error, &["q4.gguf", "q8.gguf"]);
 }
 
@@ -74,7 +77,8 @@ async fn pickles_are_refused_before_anything_is_fetched() {
     let repo =
         Repo::new(COMMIT).file("config.json", "c0f1", CONFIG).file("pytorch_model.bin", "b1", "pickle");
     let world = World::of(repo).await;
-    let error = download(&world.source(), &model("org/m"), &|_| Ok(()), &|_| {}).await.expect_err("it is a pickle");
+    let error =
+        download(&world.source(), &model("org/m"), &|_| Ok(()), &|_| {}).await.expect_err("it is a pickle");
     assert!(matches!(error, LoadError::Unsupported(_)), "{error:?}");
     assert_eq!(world.hub.transfers(), []);
 }
@@ -82,8 +86,10 @@ async fn pickles_are_refused_before_anything_is_fetched() {
 #[tokio::test]
 async fn a_model_that_is_refused_by_its_config_costs_no_weights() {
     let world = World::new().await;
-    let refuse = |config: &serde_json::Value| Err(LoadError::Unsupported(config["architectures"].to_string()));
-    let error = download(&world.source(), &model("org/m"), &refuse, &|_| {}).await.expect_err("it is refused");
+    let refuse =
+        |config: &serde_json::Value| Err(LoadError::Unsupported(config["architectures"].to_string()));
+    let error =
+        download(&world.source(), &model("org/m"), &refuse, &|_| {}).await.expect_err("it is refused");
     assert!(matches!(&error, LoadError::Unsupported(why) if why.contains("Qwen2ForCausalLM")), "{error}");
     assert!(!world.hub.transfers().iter().any(|transfer| transfer.path.contains(WEIGHTS)));
 }
