@@ -232,7 +232,6 @@ fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSettin
 
 #[cfg(test)]
 mod tests {
-    use candlewick_protocol::ModelStatus;
     use serde_json::json;
 
     use super::*;
@@ -299,9 +298,10 @@ mod tests {
         settings.hub.endpoint = Some(hub.endpoint());
         settings.hub.cache_dir = Some(std::env::temp_dir().join("candlewick-no-such-cache"));
         let mut server = start(settings).await.expect("it starts");
+        // Why the server is not ready is first that the model is loading, and then why it could not be.
         let has_failed = async || {
             let status = server.gateway().status().await;
-            status.models.iter().any(|(_, status)| *status == ModelStatus::Failed)
+            status.reason.is_some_and(|reason| reason.contains("is not available"))
         };
         while !has_failed().await {
             tokio::task::yield_now().await;

@@ -242,7 +242,12 @@ fn reason(error: &config::ConfigError) -> String {
     match error {
         config::ConfigError::At { error, .. } => reason(error),
         config::ConfigError::Type { unexpected, expected, .. } => {
-            format!("{} is not {}", found(&unexpected.to_string()), wanted(expected))
+            let unexpected = unexpected.to_string();
+            let found = found(&unexpected);
+            // The text of a variable that could not be read as an unsigned number may yet be a number.
+            let is_negative = found.trim_matches(['`', '"']).parse::<i64>().is_ok_and(|number| number < 0);
+            let expected = if is_negative && *expected == "an integer" { "an unsigned" } else { expected };
+            format!("{found} is not {}", wanted(expected))
         }
         other => other.to_string(),
     }

@@ -153,7 +153,7 @@ fn wrong_values_are_refused_with_the_place() {
         &["/etc/candlewick.toml:2", "`server.port`", "\"high\""],
     );
     refused("[server]\nport = 70000\n", &[], &[], &["`70000` is not a whole number from 0 to 65535"]);
-    refused("", &[("CANDLEWICK_PORT", "-1")], &[], &["-1", "0 to 65535"]);
+    refused("", &[("CANDLEWICK_PORT", "-1")], &[], &["-1", "a whole number of at least 0"]);
     refused(
         "",
         &[],
