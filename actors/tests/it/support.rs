@@ -99,11 +99,22 @@ impl World {
 
     /// Stops the tree; nothing may be left.
     pub async fn close(self) {
-        self.factory.control.step_gate.open();
-        self.factory.load_gate.open();
+        self.open_gates();
         self.idle().await;
         self.gateway.shutdown(Duration::ZERO).await;
         assert_eq!(self.gateway.num_actors(), 0, "an actor is left");
+    }
+
+    fn open_gates(&self) {
+        self.factory.control.step_gate.open();
+        self.factory.load_gate.open();
+    }
+}
+
+/// A test that fails while a thread stands at a gate is not to hang: the runtime waits for that thread.
+impl Drop for World {
+    fn drop(&mut self) {
+        self.open_gates();
     }
 }
 

@@ -83,7 +83,7 @@ async fn a_reset_unloads_everything() {
     world.gateway.reset().await;
     assert!(matches!(
         drain(loading).await.last(),
-        Some(candlewick_protocol::LoadEvent::Failed { failure, .. }) if failure.kind == ErrorKind::Cancelled
+        Some(candlewick_protocol::LoadEvent::Failed { failure, .. }) if failure.kind == ErrorKind::Unavailable
     ));
     world.factory.load_gate.open();
     eventually("every subtree is gone", || world.gateway.num_actors() == 2).await;
