@@ -59,6 +59,20 @@ impl Activation {
     }
 }
 
+impl Activation {
+    /// `gate = activation(gate) · up` for as many as a compiler can unroll; to be called where an instruction set is
+    /// enabled.
+    #[inline(always)]
+    pub(crate) fn gate<const N: usize>(self, gate: &mut [f32; N], up: &[f32; N]) {
+        let all = gate.iter_mut().zip(up);
+        match self {
+            // Named here so that its loop is compiled without the choice inside.
+            Self::Silu => all.for_each(|(gate, up)| *gate = Self::Silu.apply(*gate) * up),
+            activation => all.for_each(|(gate, up)| *gate = activation.apply(*gate) * up),
+        }
+    }
+}
+
 /// `out = activation(gate) · up`, element by element.
 pub(crate) fn gated(activation: Activation, gate: &[f32], up: &[f32], width: usize, out: &mut [f32]) {
     for_each_row(out, width, |row, out| {

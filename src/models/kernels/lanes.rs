@@ -27,12 +27,16 @@ pub(crate) trait Lanes: Copy {
     unsafe fn zero() -> Self;
     /// All the same.
     unsafe fn splat(value: f32) -> Self;
+    /// All the one from memory, of which only one is read.
+    unsafe fn splat_from(from: *const f32) -> Self;
     /// From memory.
     unsafe fn load_f32(from: *const f32) -> Self;
     /// From memory, widened.
     unsafe fn load_bf16(from: *const bf16) -> Self;
     /// From memory, widened.
     unsafe fn load_f16(from: *const f16) -> Self;
+    /// Sixteen pairs of bf16 from memory, widened: the first of each, and the second.
+    unsafe fn load_bf16_pairs(from: *const u8) -> (Self, Self);
     /// To memory.
     unsafe fn store(self, to: *mut f32);
     /// `self + a * b`, lane by lane.
@@ -194,6 +198,12 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn splat_from(from: *const f32) -> Self {
+        // SAFETY: the caller's promise of one element.
+        Self([unsafe { from.read_unaligned() }; LANES])
+    }
+
+    #[inline(always)]
     unsafe fn load_f32(from: *const f32) -> Self {
         // SAFETY: the caller's promise of sixteen elements.
         Self(unsafe { from.cast::<[f32; LANES]>().read_unaligned() })
@@ -209,6 +219,17 @@ impl Lanes for Portable {
     unsafe fn load_f16(from: *const f16) -> Self {
         // SAFETY: the caller's promise of sixteen elements.
         Self(unsafe { from.cast::<[f16; LANES]>().read_unaligned() }.map(f16::to_f32))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_pairs(from: *const u8) -> (Self, Self) {
+        // SAFETY: the caller's promise of sixteen pairs.
+        let pairs = unsafe { from.cast::<[u32; LANES]>().read_unaligned() }.map(u32::from_le);
+        // A bf16 is the upper half of an f32.
+        (
+            Self(pairs.map(|pair| f32::from_bits(pair << 16))),
+            Self(pairs.map(|pair| f32::from_bits(pair & !0xFFFF))),
+        )
     }
 
     #[inline(always)]
@@ -237,6 +258,9 @@ impl Lanes for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
@@ -262,7 +286,7 @@ mod x86 {
 
     /// Lanes 0–7 and 8–15.
     #[derive(Clone, Copy)]
-    pub(super) struct Avx2(__m256, __m256);
+    pub(crate) struct Avx2(__m256, __m256);
 
     /// The sum of eight lanes, halves onto each other.
     #[inline(always)]
@@ -291,6 +315,16 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn splat_from(from: *const f32) -> Self {
+            // SAFETY: as above; the other lanes are not read.
+            unsafe {
+                let one = _mm_maskload_ps(from, _mm_setr_epi32(-1, 0, 0, 0));
+                let all = _mm256_broadcastss_ps(one);
+                Self(all, all)
+            }
+        }
+
+        #[inline(always)]
         unsafe fn load_f32(from: *const f32) -> Self {
             // SAFETY: as above.
             unsafe {
@@ -308,6 +342,22 @@ mod x86 {
                     _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
                 };
                 Self(widen(from), widen(from.wrapping_add(8)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16_pairs(from: *const u8) -> (Self, Self) {
+            // SAFETY: as above. A bf16 is the upper half of an f32.
+            unsafe {
+                let all = _mm256_set1_epi32(-1);
+                let pairs = [
+                    _mm256_maskload_epi32(from.cast(), all),
+                    _mm256_maskload_epi32(from.wrapping_add(32).cast(), all),
+                ];
+                let first = pairs.map(|pairs| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)));
+                let upper = _mm256_set1_epi32(0xFFFF_0000_u32 as i32);
+                let second = pairs.map(|pairs| _mm256_castsi256_ps(_mm256_and_si256(pairs, upper)));
+                (Self(first[0], first[1]), Self(second[0], second[1]))
             }
         }
 
@@ -346,7 +396,7 @@ mod x86 {
 
     /// One register.
     #[derive(Clone, Copy)]
-    pub(super) struct Avx512(__m512);
+    pub(crate) struct Avx512(__m512);
 
     impl Lanes for Avx512 {
         const MANY_REGISTERS: bool = true;
@@ -361,6 +411,25 @@ mod x86 {
         unsafe fn splat(value: f32) -> Self {
             // SAFETY: as above.
             unsafe { Self(_mm512_set1_ps(value)) }
+        }
+
+        #[inline(always)]
+        unsafe fn splat_from(from: *const f32) -> Self {
+            // SAFETY: as above; the other lanes are not read.
+            unsafe { Self(_mm512_broadcastss_ps(_mm_maskz_loadu_ps(1, from))) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16_pairs(from: *const u8) -> (Self, Self) {
+            // SAFETY: as above. A bf16 is the upper half of an f32.
+            unsafe {
+                let pairs = _mm512_maskz_loadu_epi32(0xFFFF, from.cast());
+                let upper = _mm512_set1_epi32(0xFFFF_0000_u32 as i32);
+                (
+                    Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs))),
+                    Self(_mm512_castsi512_ps(_mm512_and_si512(pairs, upper))),
+                )
+            }
         }
 
         #[inline(always)]

@@ -1,41 +1,45 @@
-//! Work shared out to the threads of the rayon pool that the caller is in.
+//! Work shared out to the threads of the [pool](super::pool) that the caller is in.
 //!
 //! Sharing out never changes a result: a row is computed by one thread from beginning to end.
 
 use std::marker::PhantomData;
 
-use rayon::prelude::*;
+use super::pool::share;
 
 /// Below this many elements a second thread costs more than it brings.
 const PARALLEL_ELEMENTS_MIN: usize = 16 * 1024;
 
 /// Calls `fill(index, row)` for each row of `width` elements of `out`.
 pub(crate) fn for_each_row(out: &mut [f32], width: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
-    if out.len() < PARALLEL_ELEMENTS_MIN {
-        out.chunks_exact_mut(width).enumerate().for_each(|(index, row)| fill(index, row));
+    let rows = out.len() / width;
+    let out = SharedOutput::new(out);
+    let fill = |range: std::ops::Range<usize>| {
+        for row in range {
+            // SAFETY: each row is filled by the one thread that was given it.
+            fill(row, unsafe { out.slice(row * width, width) });
+        }
+    };
+    if rows * width < PARALLEL_ELEMENTS_MIN {
+        fill(0..rows);
     } else {
-        let rows_min = (PARALLEL_ELEMENTS_MIN / 4).div_ceil(width);
-        out.par_chunks_exact_mut(width)
-            .enumerate()
-            .with_min_len(rows_min)
-            .for_each(|(index, row)| fill(index, row));
+        share(rows, (PARALLEL_ELEMENTS_MIN / 4).div_ceil(width), fill);
     }
 }
 
 /// An output that several threads fill at once, each its own places: columns of a row-major matrix do not make
 /// disjoint slices, so the borrow checker cannot see that they are disjoint.
-pub(crate) struct SharedOutput<'a> {
-    start: *mut f32,
+pub(crate) struct SharedOutput<'a, T = f32> {
+    start: *mut T,
     len: usize,
-    owner: PhantomData<&'a mut [f32]>,
+    owner: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it is a `&mut [f32]` in parts; `write` makes the caller promise that no two threads write one place.
-unsafe impl Sync for SharedOutput<'_> {}
+// SAFETY: it is a `&mut [T]` in parts; its methods make the caller promise that no two threads use one place.
+unsafe impl<T: Send> Sync for SharedOutput<'_, T> {}
 
-impl<'a> SharedOutput<'a> {
+impl<'a, T> SharedOutput<'a, T> {
     /// Takes the slice for as long as it is shared.
-    pub(crate) fn new(out: &'a mut [f32]) -> Self {
+    pub(crate) fn new(out: &'a mut [T]) -> Self {
         Self { start: out.as_mut_ptr(), len: out.len(), owner: PhantomData }
     }
 
@@ -44,7 +48,7 @@ impl<'a> SharedOutput<'a> {
     /// # Safety
     /// No other thread writes or reads this place while the output is shared.
     #[inline(always)]
-    pub(crate) unsafe fn write(&self, index: usize, value: f32) {
+    pub(crate) unsafe fn write(&self, index: usize, value: T) {
         debug_assert!(index < self.len);
         // SAFETY: in bounds by the caller's arithmetic, which debug builds check; exclusive by the caller's promise.
         unsafe { self.start.add(index).write(value) }
@@ -56,7 +60,7 @@ impl<'a> SharedOutput<'a> {
     /// No other thread writes or reads these places while the slice lives.
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
         assert!(start + len <= self.len, "a part of the output lies within it");
         // SAFETY: in bounds as just seen; exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }

@@ -1,0 +1,131 @@
+//! A tile: some rows by one panel. What a kernel is given, which kernels there are, and which one this machine takes.
+
+use super::Kind;
+use super::input::InputKind;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
+use super::{float, portable};
+
+/// What a tile's kernel works on. How many rows it has is the kernel's.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    /// The panel, from the first step that is taken.
+    pub(super) panel: *const u8,
+    /// The first row of the input, from the same step; the others follow at `x_stride` bytes.
+    pub(super) x: *const u8,
+    pub(super) x_stride: usize,
+    /// Scale and bias of each group of the first row, or of the row; the other rows' follow at `group_stride`.
+    pub(super) scales: *const f32,
+    pub(super) biases: *const i32,
+    pub(super) group_stride: usize,
+    /// How many steps of the panel are taken.
+    pub(super) steps: usize,
+    /// `[rows][PANEL]`: what came of the steps before, if any, and what comes of these.
+    pub(super) sums: *mut f32,
+    /// Whether there were no steps before.
+    pub(super) is_first: bool,
+}
+
+/// Computes a tile.
+///
+/// # Safety
+/// The machine has what the kernel was compiled for, and the pointers are valid for its rows, the panel's lanes and the
+/// tile's steps.
+pub(super) type TileFn = unsafe fn(&Tile);
+
+/// The kernels of one kind on one level: for 1, 2, 3, … rows.
+#[derive(Clone, Copy)]
+pub(super) struct Kernels {
+    /// What activations are turned to.
+    pub(super) input: InputKind,
+    /// By number of rows, from one.
+    pub(super) by_rows: &'static [TileFn],
+    /// Whether a tile can take a part of the steps and go on later.
+    pub(super) splits: bool,
+}
+
+/// What a machine can do, in ascending order. A level has all that is below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    /// What every machine of the target has.
+    Portable,
+    /// AVX2 with FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// The same with dot products of bytes in 256 bits. Machines with AVX-512 need not have it.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    /// AVX-512 with F, BW, VL, DQ.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// The same with dot products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    /// The same with dot products of bf16.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+}
+
+impl Level {
+    /// The best that this machine has.
+    pub(super) fn best() -> Self {
+        static BEST: std::sync::OnceLock<Level> = std::sync::OnceLock::new();
+        *BEST.get_or_init(|| *Self::available().last().expect("the portable one is always there"))
+    }
+
+    /// All that this machine has, best last.
+    pub(super) fn available() -> Vec<Self> {
+        #[allow(unused_mut)]
+        let mut levels = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq");
+            let vnni = avx512 && is_x86_feature_detected!("avx512vnni");
+            let bf16 = vnni && is_x86_feature_detected!("avx512bf16");
+            for (has, level) in [
+                (avx2, Self::Avx2),
+                (avx2 && is_x86_feature_detected!("avxvnni"), Self::AvxVnni),
+                (avx512, Self::Avx512),
+                (vnni, Self::Avx512Vnni),
+                (bf16, Self::Avx512Bf16),
+            ] {
+                if has {
+                    levels.push(level);
+                }
+            }
+        }
+        levels
+    }
+
+    /// The kernels of a kind on this level.
+    pub(super) fn kernels(self, kind: Kind) -> Kernels {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let floats = matches!(kind, Kind::F32 | Kind::F16 | Kind::Bf16);
+            match kind {
+                Kind::Bf16 if self >= Self::Avx512Bf16 => return avx512::BF16,
+                _ if floats && self >= Self::Avx512 => return float::avx512(kind),
+                _ if floats && self >= Self::Avx2 => return float::avx2(kind),
+                Kind::Int8 if self >= Self::Avx512Vnni => return avx512::INT8,
+                Kind::Q8 if self >= Self::Avx512Vnni => return avx512::Q8,
+                Kind::Q4 if self >= Self::Avx512Vnni => return avx512::Q4,
+                Kind::Q4Affine if self >= Self::Avx512Vnni => return avx512::Q4_AFFINE,
+                _ if !floats && self == Self::AvxVnni => return avx2::vnni(kind),
+                // AVX-512 without its dot products has nothing for bytes that AVX2 lacks.
+                _ if !floats && self >= Self::Avx2 => return avx2::plain(kind),
+                _ => {}
+            }
+        }
+        match kind {
+            Kind::F32 | Kind::F16 | Kind::Bf16 => float::portable(kind),
+            Kind::Int8 | Kind::Q8 | Kind::Q4 | Kind::Q4Affine => portable::bytes(kind),
+        }
+    }
+}
