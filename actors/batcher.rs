@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use candlewick_engine::{
-    Model, News, Scheduler, SchedulerLimits, Sequence, SequenceId, StepOutcome, StepPlan,
+    Model, News, Scheduler, SchedulerCounts, SchedulerLimits, Sequence, SequenceId, StepOutcome, StepPlan,
 };
 use candlewick_protocol::{ErrorKind, Failure, RequestKey};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -122,7 +122,8 @@ pub struct BatcherState {
     requests: HashMap<RequestKey, Admitted>,
     turns: Turns,
     max_running: usize,
-    num_preemptions: u64,
+    /// The counts that the metrics know of.
+    counted: SchedulerCounts,
     metrics: ModelMetrics,
     _presence: Presence,
 }
@@ -144,6 +145,7 @@ impl Actor for Batcher {
             max_step_tokens: settings.max_step_tokens.max(1),
             block_size: cache.block_size as usize,
             num_blocks: cache.num_blocks as usize,
+            prefix_caching: settings.prefix_caching,
         });
         let stepper = Stepper::spawn(&model.id, model.weights.clone(), cache, myself, tree.census.join())?;
         Ok(BatcherState {
@@ -153,7 +155,7 @@ impl Actor for Batcher {
             requests: HashMap::new(),
             turns: Turns::default(),
             max_running,
-            num_preemptions: 0,
+            counted: SchedulerCounts::default(),
             metrics,
             _presence: tree.census.join(),
         })
@@ -294,7 +296,8 @@ impl BatcherState {
                 && !admitted.is_scheduled
             {
                 admitted.is_scheduled = true;
-                tell(&admitted.actor, RequestMsg::Scheduled);
+                // What comes before its first chunk is in the cache already.
+                tell(&admitted.actor, RequestMsg::Scheduled { num_cached_tokens: chunk.start as u64 });
             }
         }
     }
@@ -320,8 +323,11 @@ impl BatcherState {
     fn measure(&mut self) {
         let counts = self.scheduler.counts();
         self.metrics.kv_cache_usage.set(counts.num_blocks_used as f64 / counts.num_blocks.max(1) as f64);
-        self.metrics.num_preemptions.inc_by((counts.num_preemptions - self.num_preemptions) as f64);
-        self.num_preemptions = counts.num_preemptions;
+        let SchedulerCounts { num_preemptions, num_prefix_queries, num_prefix_hits, .. } = self.counted;
+        self.metrics.num_preemptions.inc_by((counts.num_preemptions - num_preemptions) as f64);
+        self.metrics.prefix_queries.inc_by((counts.num_prefix_queries - num_prefix_queries) as f64);
+        self.metrics.prefix_hits.inc_by((counts.num_prefix_hits - num_prefix_hits) as f64);
+        self.counted = counts;
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Generation {
     choices: Vec<Choice>,
     /// Scores of the prompt, where asked for and once known.
     prompt_scores: Option<Vec<TokenScore>>,
+    /// Tokens of the prompt that were in the cache when it was first given a place.
+    num_cached_tokens: Option<u64>,
     is_started: bool,
     /// What came before `Started` could be told, because the prompt was still being scored.
     held_back: Vec<Event>,
@@ -83,7 +85,14 @@ impl Generation {
                 is_ended: false,
             });
         }
-        Self { args, choices, prompt_scores: None, is_started: false, held_back: Vec::new() }
+        Self {
+            args,
+            choices,
+            prompt_scores: None,
+            num_cached_tokens: None,
+            is_started: false,
+            held_back: Vec::new(),
+        }
     }
 
     /// What is to be admitted to a batcher now: every choice that has not ended, with the tokens it already has.
@@ -97,6 +106,7 @@ impl Generation {
             priority: self.args.priority,
             // The prompt is the same for all choices: the first scores it, once.
             prompt_logprobs: self.scores_prompt_with(index),
+            cache_salt: None,
         })
         .collect()
     }
@@ -109,6 +119,12 @@ impl Generation {
     /// Tokens of the prompt.
     pub fn num_prompt_tokens(&self) -> usize {
         self.args.prompt.token_ids.len()
+    }
+
+    /// Notes how much of the prompt was in the cache. A batcher that replaces a crashed one is not asked again: what it has
+    /// was computed for this request.
+    pub fn note_cached(&mut self, num_tokens: u64) {
+        self.num_cached_tokens.get_or_insert(num_tokens);
     }
 
     /// Takes in what a step brought.
@@ -238,7 +254,7 @@ impl Generation {
         Usage {
             prompt_tokens: self.args.prompt.token_ids.len() as u64,
             completion_tokens: self.choices.iter().map(|choice| choice.output.len() as u64).sum(),
-            cached_tokens: 0,
+            cached_tokens: self.num_cached_tokens.unwrap_or(0),
             reasoning_tokens: self.choices.iter().map(|choice| choice.stream.num_reasoning_tokens()).sum(),
         }
     }

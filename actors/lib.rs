@@ -74,6 +74,8 @@ pub struct TreeSettings {
     pub kv_cache_bytes: u64,
     /// Blocks of KV cache per model, in place of `kv_cache_bytes`.
     pub num_blocks: Option<usize>,
+    /// Whether requests that begin alike share what is computed of that beginning.
+    pub prefix_caching: bool,
     /// Events that may wait for a slow reader before its sequence is paused.
     pub stream_capacity: usize,
     /// Seed for requests without one; `None` draws one for each.
@@ -108,6 +110,7 @@ fn settings_for_tests() -> TreeSettings {
         block_size: 4,
         kv_cache_bytes: 1 << 20,
         num_blocks: None,
+        prefix_caching: true,
         stream_capacity: 16,
         default_seed: Some(0),
         load: LoadOptions::default(),

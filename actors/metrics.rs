@@ -35,6 +35,8 @@ pub struct Metrics {
     num_requests_waiting: GaugeVec,
     kv_cache_usage: GaugeVec,
     num_preemptions: CounterVec,
+    prefix_queries: CounterVec,
+    prefix_hits: CounterVec,
     prompt_tokens: CounterVec,
     generation_tokens: CounterVec,
     request_success: CounterVec,
@@ -57,6 +59,10 @@ pub struct ModelMetrics {
     pub kv_cache_usage: Gauge,
     /// Sequences that had to give their blocks back.
     pub num_preemptions: Counter,
+    /// Tokens looked up in the prefix cache.
+    pub prefix_queries: Counter,
+    /// Those of them that were there.
+    pub prefix_hits: Counter,
     /// Tokens of prompts read.
     pub prompt_tokens: Counter,
     /// Tokens generated.
@@ -111,6 +117,16 @@ impl Metrics {
                 "Sequences that gave their blocks back.",
                 MODEL,
             ),
+            prefix_queries: counter(
+                "vllm:prefix_cache_queries_total",
+                "Prefix cache queries, in terms of number of queried tokens.",
+                MODEL,
+            ),
+            prefix_hits: counter(
+                "vllm:prefix_cache_hits_total",
+                "Prefix cache hits, in terms of number of cached tokens.",
+                MODEL,
+            ),
             prompt_tokens: counter("vllm:prompt_tokens_total", "Prompt tokens processed.", MODEL),
             generation_tokens: counter("vllm:generation_tokens_total", "Generation tokens processed.", MODEL),
             request_success: counter(
@@ -160,6 +176,8 @@ impl Metrics {
             num_requests_waiting: self.num_requests_waiting.with_label_values(labels),
             kv_cache_usage: self.kv_cache_usage.with_label_values(labels),
             num_preemptions: self.num_preemptions.with_label_values(labels),
+            prefix_queries: self.prefix_queries.with_label_values(labels),
+            prefix_hits: self.prefix_hits.with_label_values(labels),
             prompt_tokens: self.prompt_tokens.with_label_values(labels),
             generation_tokens: self.generation_tokens.with_label_values(labels),
             first_token_seconds: self.first_token_seconds.with_label_values(labels),

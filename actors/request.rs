@@ -58,7 +58,10 @@ pub enum RequestMsg {
     /// It waits for a place in the batch.
     Queued,
     /// It is part of a step for the first time in this batcher.
-    Scheduled,
+    Scheduled {
+        /// Tokens of its prompt that are in the batcher's cache already.
+        num_cached_tokens: u64,
+    },
     /// What a step meant for it.
     News(Vec<News>),
     /// The reader has caught up.
@@ -148,7 +151,7 @@ impl Actor for Request {
             RequestMsg::Prepared(prepared) => state.take_prepared(&myself, *prepared),
             RequestMsg::BatcherReady { batcher, solo } => state.change_batcher(&myself, batcher, solo),
             RequestMsg::Queued => state.tell_queued(),
-            RequestMsg::Scheduled => state.gauge.running(),
+            RequestMsg::Scheduled { num_cached_tokens } => state.take_place(num_cached_tokens),
             RequestMsg::News(news) => state.take_news(&myself, news),
             RequestMsg::Drained => state.resume(&myself),
             RequestMsg::ClientGone => myself.stop(Some("the client went away".into())),
@@ -219,6 +222,13 @@ impl RequestState {
             credit: NEWS_WINDOW.saturating_sub(self.num_ungranted),
         };
         tell(batcher, admit);
+    }
+
+    fn take_place(&mut self, num_cached_tokens: u64) {
+        self.gauge.running();
+        if let Some(generation) = &mut self.generation {
+            generation.note_cached(num_cached_tokens);
+        }
     }
 
     fn take_news(&mut self, myself: &ActorRef<RequestMsg>, news: Vec<News>) {

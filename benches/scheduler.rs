@@ -44,6 +44,8 @@ fn run(num_sequences: usize, num_steps: usize) -> Value {
         max_step_tokens: MAX_STEP_TOKENS,
         block_size: BLOCK_SIZE,
         num_blocks: blocks_per_sequence * num_sequences,
+        // Each sequence is to compute its prompt.
+        prefix_caching: false,
     });
     let params = params(num_steps + 1);
     for number in 0..num_sequences {
@@ -54,6 +56,7 @@ fn run(num_sequences: usize, num_steps: usize) -> Value {
             params: params.clone(),
             priority: 0,
             prompt_logprobs: None,
+            cache_salt: None,
         });
     }
     while step(&mut scheduler).0 < num_sequences {}

@@ -216,6 +216,7 @@ fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSettin
         block_size: engine.block_size,
         kv_cache_bytes,
         num_blocks,
+        prefix_caching: engine.prefix_caching,
         stream_capacity: engine.stream_capacity,
         default_seed: models.default_seed,
         load: LoadOptions { dtype: models.dtype },

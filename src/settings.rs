@@ -109,6 +109,8 @@ pub struct EngineSettings {
     pub block_size: usize,
     /// Threads that compute; `None` takes as many as there are cores.
     pub num_threads: Option<usize>,
+    /// Share what requests that begin alike have in common.
+    pub prefix_caching: bool,
     /// Events that may wait for a slow reader.
     pub stream_capacity: usize,
     /// Crashes within `restart_window` after which a model is given up.
@@ -360,6 +362,7 @@ impl Check<'_> {
             kv_cache,
             block_size: self.count("engine.block_size", raw.block_size),
             num_threads: raw.threads.0.map(|threads| self.count("engine.threads", threads)),
+            prefix_caching: raw.prefix_caching,
             stream_capacity: self.count("engine.stream_capacity", raw.stream_capacity),
             max_restarts: raw.max_restarts,
             restart_window: raw.restart_window.0,

@@ -140,6 +140,8 @@ pub struct RawEngine {
     pub num_blocks: Auto<usize>,
     /// Threads that compute.
     pub threads: Auto<usize>,
+    /// Share what requests that begin alike have in common.
+    pub prefix_caching: bool,
     /// Events that may wait for a slow reader.
     pub stream_capacity: usize,
     /// Crashes within `restart_window` after which a model is given up.
@@ -159,6 +161,7 @@ impl Default for RawEngine {
             block_size: 16,
             num_blocks: Auto(None),
             threads: Auto(None),
+            prefix_caching: true,
             stream_capacity: 64,
             max_restarts: 5,
             restart_window: Span(Duration::from_secs(60)),

@@ -9,6 +9,7 @@ mod error;
 pub mod fake;
 pub mod files;
 mod model;
+mod prefix;
 mod sampling;
 mod scheduler;
 mod sequence;

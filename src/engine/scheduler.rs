@@ -10,10 +10,13 @@
 //!   does decoding hold up prompts.
 //! - A waiting sequence is admitted if all its tokens fit beside what running ones are yet to compute; nobody overtakes it
 //!   while it does not fit. Blocks are taken as they are first written.
+//! - A sequence that begins with tokens that are in the cache, computed for whomever, takes those blocks and computes the
+//!   rest. Only whole blocks are shared, so that no block that is shared is ever written.
 //! - A running sequence that is short of blocks takes those of paused ones, then those of the least favoured, which wait
 //!   again and recompute. The most favoured can so always go on, and everybody is the most favoured in the end.
 //!
-//! Invariants: `running` hold blocks and `waiting` do not; no block has two holders; blocks change hands only in `plan`.
+//! Invariants: `running` hold blocks and `waiting` do not; no block that is not full has two holders; blocks change hands
+//! only in `plan`.
 //! There is no `plan` between a `plan` and its `apply`, so blocks that a step in flight writes to are handed to nobody
 //! else before it is over, even if their sequence is cancelled meanwhile.
 
@@ -22,8 +25,8 @@ mod tracked;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::blocks::BlockPool;
-use crate::{SampledToken, Sequence, SequenceEnd, SequenceId, StepOutcome, StepPlan, TokenScore};
-use tracked::{Ticket, Tracked};
+use crate::{BlockId, SampledToken, Sequence, SequenceEnd, SequenceId, StepOutcome, StepPlan, TokenScore};
+use tracked::{CachedPrefix, Ticket, Tracked};
 
 /// What a scheduler must keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct SchedulerLimits {
     pub block_size: usize,
     /// Blocks in the cache.
     pub num_blocks: usize,
+    /// Share what sequences that begin alike have in common, also with those that are gone.
+    pub prefix_caching: bool,
 }
 
 /// What a step meant for one sequence.
@@ -79,6 +84,10 @@ pub struct SchedulerCounts {
     pub num_blocks: usize,
     /// Sequences that had to give their blocks back, since the start.
     pub num_preemptions: u64,
+    /// Tokens of sequences that were looked up in the cache when they were given a place, since the start.
+    pub num_prefix_queries: u64,
+    /// Those of them that were there.
+    pub num_prefix_hits: u64,
 }
 
 /// Pure state: sequences and blocks in, plans out. No clock, no thread, no tensor.
@@ -96,6 +105,8 @@ pub struct Scheduler {
     /// says of a sequence that was cancelled is not taken for its successor of the same name.
     in_flight: Vec<Ticket>,
     num_preemptions: u64,
+    num_prefix_queries: u64,
+    num_prefix_hits: u64,
 }
 
 /// A plan in the making: who computes how many tokens.
@@ -110,7 +121,7 @@ impl Scheduler {
     /// # Panics
     /// If a limit is zero.
     pub fn new(limits: SchedulerLimits) -> Self {
-        let SchedulerLimits { max_running, max_step_tokens, block_size, num_blocks } = limits;
+        let SchedulerLimits { max_running, max_step_tokens, block_size, num_blocks, .. } = limits;
         assert!(
             max_running > 0 && max_step_tokens > 0 && block_size > 0 && num_blocks > 0,
             "nothing can ever run within {limits:?}"
@@ -125,6 +136,8 @@ impl Scheduler {
             next_arrival: 0,
             in_flight: Vec::new(),
             num_preemptions: 0,
+            num_prefix_queries: 0,
+            num_prefix_hits: 0,
         }
     }
 
@@ -186,9 +199,8 @@ impl Scheduler {
             self.grant(ticket, &mut draft);
         }
         while num_places > 0 && draft.num_tokens_left > 0 {
-            let Some(ticket) = self.next_to_admit() else { break };
-            let tracked = self.waiting.remove(&ticket).expect("the next to admit is waiting");
-            self.running.insert(ticket, tracked);
+            let Some((ticket, cached)) = self.next_to_admit() else { break };
+            self.give_place(ticket, cached);
             self.grant(ticket, &mut draft);
             num_places -= 1;
         }
@@ -218,7 +230,11 @@ impl Scheduler {
         for ((ticket, chunk), (sampled, scores)) in in_flight.into_iter().zip(&plan.chunks).zip(answers) {
             // Nobody is preempted between plan and apply: one who is not running was cancelled.
             let Some(tracked) = self.running.get_mut(&ticket) else { continue };
-            if tracked.advance(chunk, sampled, scores, &mut news) {
+            let is_complete = tracked.advance(chunk, sampled, scores, &mut news);
+            if self.limits.prefix_caching {
+                tracked.keep_full_blocks(&mut self.blocks, self.limits.block_size);
+            }
+            if is_complete {
                 self.remove(ticket);
             }
         }
@@ -234,6 +250,8 @@ impl Scheduler {
             num_blocks_used: self.blocks.num_blocks() - self.blocks.num_free(),
             num_blocks: self.blocks.num_blocks(),
             num_preemptions: self.num_preemptions,
+            num_prefix_queries: self.num_prefix_queries,
+            num_prefix_hits: self.num_prefix_hits,
         }
     }
 
@@ -268,18 +286,45 @@ impl Scheduler {
         draft.grants.push((ticket, num_tokens));
     }
 
-    /// The waiting sequence that is to run next, if there is one and it fits.
-    fn next_to_admit(&self) -> Option<Ticket> {
+    /// The waiting sequence that is to run next, if there is one and it fits, with what the cache holds of it.
+    fn next_to_admit(&self) -> Option<(Ticket, CachedPrefix)> {
         let (ticket, tracked) = self.waiting.iter().find(|(_, tracked)| !tracked.is_paused)?;
-        let (mut num_available, mut num_promised) = (self.blocks.num_free(), 0);
-        for running in self.running.values() {
-            if running.is_paused {
-                num_available += running.blocks.len();
-            } else {
-                num_promised += self.num_blocks_for(running.num_known()).saturating_sub(running.blocks.len());
-            }
+        let cached = match self.limits.prefix_caching {
+            true => tracked.cached_prefix(&self.blocks, self.limits.block_size),
+            false => CachedPrefix::none(None),
+        };
+        let num_promised = self
+            .running
+            .values()
+            .filter(|running| !running.is_paused)
+            .map(|running| self.num_blocks_for(running.num_known()).saturating_sub(running.blocks.len()));
+        let num_held = cached.blocks.iter().filter(|&&block| self.blocks.num_holders(block) > 0).count();
+        let num_wanted = self.num_blocks_for(tracked.num_known()) - num_held;
+        let num_available = self.blocks.num_free() + self.num_blocks_of_paused(&cached.blocks);
+        (num_promised.sum::<usize>() + num_wanted <= num_available).then_some((*ticket, cached))
+    }
+
+    /// Blocks that would be free if all paused sequences gave theirs back, but for those that are to be kept.
+    fn num_blocks_of_paused(&self, kept: &[BlockId]) -> usize {
+        let mut num_paused_holders = HashMap::<BlockId, u32>::new();
+        for paused in self.running.values().filter(|running| running.is_paused) {
+            paused.blocks.iter().for_each(|&block| *num_paused_holders.entry(block).or_default() += 1);
         }
-        (num_promised + self.num_blocks_for(tracked.num_known()) <= num_available).then_some(*ticket)
+        let gives_back = |(block, num): &(&BlockId, &u32)| {
+            **num == self.blocks.num_holders(**block) && !kept.contains(*block)
+        };
+        num_paused_holders.iter().filter(gives_back).count()
+    }
+
+    /// A waiting sequence runs from now on, beginning with what the cache holds of it.
+    fn give_place(&mut self, ticket: Ticket, cached: CachedPrefix) {
+        let mut tracked = self.waiting.remove(&ticket).expect("the next to admit is waiting");
+        if self.limits.prefix_caching {
+            self.num_prefix_queries += tracked.num_known() as u64;
+            tracked.adopt(cached, &mut self.blocks, self.limits.block_size);
+            self.num_prefix_hits += tracked.num_computed as u64;
+        }
+        self.running.insert(ticket, tracked);
     }
 
     /// Whose blocks a sequence may take: the least favoured of the paused, else the least favoured of all that are less
@@ -293,9 +338,7 @@ impl Scheduler {
     /// Takes a sequence's blocks away. It waits again, with its tokens known and none computed.
     fn preempt(&mut self, ticket: Ticket, draft: &mut Draft) {
         let mut tracked = self.running.remove(&ticket).expect("victims are running");
-        for block in tracked.give_back_blocks() {
-            self.blocks.release(block);
-        }
+        self.release(tracked.give_back_blocks());
         self.waiting.insert(ticket, tracked);
         self.num_preemptions += 1;
         if let Some(index) = draft.grants.iter().position(|(granted, _)| *granted == ticket) {
@@ -307,9 +350,12 @@ impl Scheduler {
         let tracked = self.running.remove(&ticket).or_else(|| self.waiting.remove(&ticket));
         let mut tracked = tracked.expect("a ticket is running or waiting");
         self.tickets.remove(&tracked.sequence.id);
-        for block in tracked.give_back_blocks() {
-            self.blocks.release(block);
-        }
+        self.release(tracked.give_back_blocks());
+    }
+
+    /// The last block first: of what stays in the cache, the beginning of a text is of use the longest.
+    fn release(&mut self, blocks: Vec<BlockId>) {
+        blocks.into_iter().rev().for_each(|block| self.blocks.release(block));
     }
 
     fn set_paused(&mut self, id: SequenceId, is_paused: bool) {

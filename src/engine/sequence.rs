@@ -20,6 +20,8 @@ pub struct Sequence {
     /// Score the prompt's tokens, with this many of the likeliest at each place. Not done again where there is output:
     /// scores are told before the first token.
     pub prompt_logprobs: Option<u32>,
+    /// What it computes is shared with sequences of the same salt only; they share it with none where there is no salt.
+    pub cache_salt: Option<Arc<str>>,
 }
 
 /// Why the engine ended a sequence. Stop strings are found above, on text.

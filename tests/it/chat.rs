@@ -85,6 +85,37 @@ fn the_answer_does_not_depend_on_the_company() {
 }
 
 #[test]
+fn a_second_turn_computes_only_what_is_new_and_says_the_same() {
+    let conversation = |model: &str, turns: &[(&str, &str)]| {
+        let messages = turns.iter().map(|(role, content)| json!({"role": role, "content": content}));
+        json!({
+            "model": model, "messages": messages.collect::<Vec<_>>(), "temperature": 0, "max_tokens": 24,
+            "logprobs": true, "top_logprobs": 2
+        })
+    };
+    let question = "Tell me about Candlewick, please: what is it, who is it for, and how do I begin?";
+    let first_turn = [("user", question)];
+    let model = "candlewick/ember";
+    let chatty = TestServer::start(&[], &[]);
+    let first = chatty.post("/v1/chat/completions", &conversation(model, &first_turn)).json();
+    assert_eq!(first["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+    let said = first["choices"][0]["message"]["content"].as_str().expect("a text");
+    let second_turn = conversation(model, &[("user", question), ("assistant", said), ("user", "Thank you!")]);
+    let second = chatty.post("/v1/chat/completions", &second_turn).json();
+    let cached = second["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().expect("a number");
+    let known = first["usage"]["prompt_tokens"].as_u64().expect("a number");
+    // Whole blocks of 16 tokens of what was read in the first turn.
+    assert!(cached > 0 && cached + 16 > known / 16 * 16, "{cached} of {known} are cached");
+    assert_eq!(chatty.metric("vllm:prefix_cache_hits_total{model_name=\"candlewick/ember\"}"), cached as f64);
+
+    let forgetful = TestServer::start(&[], &[("CANDLEWICK_ENGINE__PREFIX_CACHING", "false")]);
+    forgetful.post("/v1/chat/completions", &conversation(model, &first_turn)).json();
+    let afresh = forgetful.post("/v1/chat/completions", &second_turn).json();
+    assert_eq!(afresh["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+    assert_eq!(afresh["choices"], second["choices"], "to the last digit of each log-probability");
+}
+
+#[test]
 fn log_probabilities_come_with_their_tokens() {
     let server = TestServer::with_fixture_hub();
     let extra = json!({"logprobs": true, "top_logprobs": 3});

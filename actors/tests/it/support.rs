@@ -9,8 +9,8 @@ use candlewick_engine::fake::{FakeFactory, FakeRule, FakeSource};
 use candlewick_engine::text::TextOptions;
 use candlewick_engine::{LoadOptions, ModelSource};
 use candlewick_protocol::{
-    Delta, Event, EventGrammar, Failure, FinishReason, GenerationRequest, LoadEvent, ModelRef, OutputOptions,
-    Prompt, SamplingOptions, StopCause, Usage,
+    Delta, Event, EventGrammar, Failure, FinishReason, Finished, GenerationRequest, LoadEvent, ModelRef,
+    OutputOptions, Prompt, SamplingOptions, StopCause, Usage,
 };
 use tokio::sync::mpsc;
 
@@ -31,6 +31,7 @@ pub fn settings() -> TreeSettings {
         block_size: 4,
         kv_cache_bytes: 8 << 20,
         num_blocks: None,
+        prefix_caching: true,
         stream_capacity: 16,
         default_seed: Some(7),
         load: LoadOptions::default(),
@@ -181,11 +182,17 @@ impl Answer {
         }
     }
 
-    /// What is the same however busy the server is: all but the waiting.
+    /// What is the same however busy the server is and whatever it did before: all but the waiting, and what was cached.
     pub fn substance(&self) -> Vec<Event> {
         let events =
             self.events.iter().filter(|event| !matches!(event, Event::Queued | Event::Loading { .. }));
-        events.cloned().collect()
+        let without_cached = |event: &Event| match event {
+            Event::Finished(Finished { usage }) => {
+                Event::Finished(Finished { usage: Usage { cached_tokens: 0, ..*usage } })
+            }
+            other => other.clone(),
+        };
+        events.map(without_cached).collect()
     }
 }
 

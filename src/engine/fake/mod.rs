@@ -103,7 +103,7 @@ impl Weights for FakeWeights {
             control: self.control.clone(),
             block_size: cache.block_size as usize,
             slots: vec![None; (cache.num_blocks * cache.block_size) as usize],
-            latest: HashMap::new(),
+            hashes: HashMap::new(),
         }))
     }
 }
@@ -115,8 +115,8 @@ pub struct FakeModel {
     control: Arc<FakeControl>,
     block_size: usize,
     slots: Vec<Option<Slot>>,
-    /// Of each sequence that was ever here: the hash of its tokens up to the latest computed.
-    latest: HashMap<SequenceId, u64>,
+    /// Of each sequence that was ever here: the hash of its tokens up to each of them.
+    hashes: HashMap<SequenceId, Vec<u64>>,
 }
 
 /// What was last written to a slot of the cache.
@@ -142,9 +142,10 @@ impl Model for FakeModel {
 }
 
 impl FakeModel {
-    /// No block may be in two tables, nor outside the cache; each table must reach to the end of its chunk.
+    /// No block that is written may be in two tables, and none outside the cache; each table must reach to the end of its
+    /// chunk.
     fn check_tables(&self, plan: &StepPlan) -> Result<(), StepError> {
-        let mut holders = HashMap::<BlockId, &Chunk>::new();
+        let mut holders = HashMap::<BlockId, (&Chunk, bool)>::new();
         for chunk in &plan.chunks {
             let (id, end) = (chunk.sequence, chunk.start + chunk.token_ids.len());
             if chunk.token_ids.is_empty() || end > chunk.block_table.len() * self.block_size {
@@ -159,16 +160,19 @@ impl FakeModel {
                     self.vocab_size
                 )));
             }
-            for block in &chunk.block_table {
+            for (index, block) in chunk.block_table.iter().enumerate() {
                 if (block.0 as usize + 1) * self.block_size > self.slots.len() {
                     return Err(StepError::Plan(format!(
                         "{id} has block {}, which is outside the cache",
                         block.0
                     )));
                 }
-                if let Some(other) = holders.insert(*block, chunk) {
+                let is_written = (index + 1) * self.block_size > chunk.start;
+                if let Some((other, written_there)) = holders.insert(*block, (chunk, is_written))
+                    && (is_written || written_there)
+                {
                     return Err(StepError::Plan(format!(
-                        "block {} is held by {} and by {id}",
+                        "block {} is held by {} and by {id}, and one of them writes to it",
                         block.0, other.sequence
                     )));
                 }
@@ -184,7 +188,7 @@ impl FakeModel {
             chunk.block_table[position / self.block_size].0 as usize * self.block_size
                 + position % self.block_size
         };
-        let mut hash = 0;
+        let (mut hash, mut read) = (0, Vec::new());
         for position in 0..chunk.start {
             let written = self.slots[slot(position)].filter(|slot| slot.hash == chain(hash, slot.token_id));
             let Some(written) = written else {
@@ -192,19 +196,22 @@ impl FakeModel {
                 return Err(StepError::Plan(format!("the cache does not hold {id}'s token at {position}")));
             };
             hash = written.hash;
+            read.push(hash);
         }
-        if chunk.start > 0 && self.latest.get(&chunk.sequence).is_some_and(|latest| *latest != hash) {
+        // Of what others have computed before the sequence was first here, only the tokens that follow can tell.
+        let known = self.hashes.entry(chunk.sequence).or_insert(read);
+        if chunk.start > 0 && known.get(chunk.start - 1).is_none_or(|known| *known != hash) {
             let message =
                 format!("the cache holds other tokens than {}'s before {}", chunk.sequence, chunk.start);
             return Err(StepError::Plan(message));
         }
-        let mut hashes = Vec::new();
+        known.truncate(chunk.start);
         for (offset, token_id) in chunk.token_ids.iter().enumerate() {
             hash = chain(hash, *token_id);
             self.slots[slot(chunk.start + offset)] = Some(Slot { token_id: *token_id, hash });
-            hashes.push(hash);
+            known.push(hash);
         }
-        self.latest.insert(chunk.sequence, hash);
+        let hashes = &self.hashes[&chunk.sequence][chunk.start..];
         let sampled = chunk.sample.as_ref().map(|spec| {
             let token_id = self.rule.next(hash, spec);
             SampledToken {
@@ -216,7 +223,7 @@ impl FakeModel {
             asked
                 .next_token_ids
                 .iter()
-                .zip(&hashes)
+                .zip(hashes)
                 .map(|(next, hash)| self.score(*hash, *next, asked.num_top))
         });
         Ok((sampled, scores.collect()))

@@ -1,6 +1,10 @@
 //! One sequence as the scheduler sees it: tokens known, tokens computed, blocks held.
 
+use std::sync::Arc;
+
+use crate::blocks::BlockPool;
 use crate::model::{BlockId, Chunk, PromptLogprobs, SampleSpec, SampledToken, TokenHistory, TokenScore};
+use crate::prefix::Prefix;
 use crate::sequence::PromptScores;
 use crate::{News, Sequence, SequenceEnd};
 
@@ -11,14 +15,33 @@ pub(super) struct Ticket {
     pub arrival: u64,
 }
 
+/// The beginning of a sequence that is in the cache already.
+pub(super) struct CachedPrefix {
+    /// Its blocks, in order.
+    pub blocks: Vec<BlockId>,
+    /// The text that they hold.
+    prefix: Prefix,
+}
+
+impl CachedPrefix {
+    /// Nothing of a text under this salt.
+    pub fn none(salt: Option<Arc<str>>) -> Self {
+        Self { blocks: Vec::new(), prefix: Prefix::Root(salt) }
+    }
+}
+
 /// A sequence that was admitted, and how far it has come.
 pub(super) struct Tracked {
     /// The sequence; its `output` grows.
     pub sequence: Sequence,
     /// Tokens whose keys and values are in `blocks`.
     pub num_computed: usize,
-    /// The block table.
+    /// The block table. Full blocks may be held by other sequences too; they are written no more.
     pub blocks: Vec<BlockId>,
+    /// How many of `blocks` the pool knows the content of.
+    num_kept: usize,
+    /// What the next block that becomes full continues.
+    prefix: Prefix,
     /// Its reader is slow.
     pub is_paused: bool,
     /// The prompt's scores so far; `None` if there is nothing (more) to score.
@@ -29,7 +52,52 @@ impl Tracked {
     pub fn new(sequence: Sequence) -> Self {
         // With output, the prompt was scored before the first token of it.
         let scores = (sequence.prompt_logprobs.is_some() && sequence.output.is_empty()).then(Vec::new);
-        Self { sequence, num_computed: 0, blocks: Vec::new(), is_paused: false, scores }
+        let prefix = Prefix::Root(sequence.cache_salt.clone());
+        Self { sequence, num_computed: 0, blocks: Vec::new(), num_kept: 0, prefix, is_paused: false, scores }
+    }
+
+    /// The blocks that hold the beginning of its tokens, computed by whoever. The last known token is always computed
+    /// anew, since it is what the next one is sampled from; and a prompt that is scored is computed whole.
+    pub fn cached_prefix(&self, pool: &BlockPool, block_size: usize) -> CachedPrefix {
+        let mut cached = CachedPrefix::none(self.sequence.cache_salt.clone());
+        if self.scores.is_some() {
+            return cached;
+        }
+        for index in 0..(self.num_known() - 1) / block_size {
+            let token_ids = self.known(index * block_size, block_size);
+            let Some((block, prefix)) = pool.find(&cached.prefix, &token_ids) else { break };
+            cached.blocks.push(block);
+            cached.prefix = prefix;
+        }
+        cached
+    }
+
+    /// Begins with what others have computed.
+    pub fn adopt(&mut self, cached: CachedPrefix, pool: &mut BlockPool, block_size: usize) {
+        debug_assert!(self.blocks.is_empty(), "a sequence that waits holds no blocks");
+        cached.blocks.iter().for_each(|&block| pool.hold(block));
+        self.num_computed = cached.blocks.len() * block_size;
+        self.num_kept = cached.blocks.len();
+        self.blocks = cached.blocks;
+        self.prefix = cached.prefix;
+    }
+
+    /// Lets others have the blocks that have become full.
+    pub fn keep_full_blocks(&mut self, pool: &mut BlockPool, block_size: usize) {
+        while (self.num_kept + 1) * block_size <= self.num_computed {
+            let token_ids = self.known(self.num_kept * block_size, block_size);
+            self.prefix = pool.keep(&self.prefix, &token_ids, self.blocks[self.num_kept]);
+            self.num_kept += 1;
+        }
+    }
+
+    /// So many of the known tokens, from a position on.
+    fn known(&self, start: usize, num_tokens: usize) -> Vec<u32> {
+        let Sequence { prompt, output, .. } = &self.sequence;
+        if start + num_tokens <= prompt.len() {
+            return prompt[start..start + num_tokens].to_vec();
+        }
+        prompt.iter().chain(output).copied().skip(start).take(num_tokens).collect()
     }
 
     /// Tokens known: prompt and output.
@@ -46,6 +114,8 @@ impl Tracked {
     /// end are gathered anew.
     pub fn give_back_blocks(&mut self) -> Vec<BlockId> {
         self.num_computed = 0;
+        self.num_kept = 0;
+        self.prefix = Prefix::Root(self.sequence.cache_salt.clone());
         self.scores.iter_mut().for_each(Vec::clear);
         std::mem::take(&mut self.blocks)
     }
@@ -54,11 +124,10 @@ impl Tracked {
     pub fn chunk(&self, num_tokens: usize) -> Chunk {
         let Sequence { id, prompt, output, params, prompt_logprobs, .. } = &self.sequence;
         let (start, end) = (self.num_computed, self.num_computed + num_tokens);
-        let known = prompt.iter().chain(output).copied();
         let samples = end == self.num_known() && !self.is_generated();
         Chunk {
             sequence: *id,
-            token_ids: known.skip(start).take(num_tokens).collect(),
+            token_ids: self.known(start, num_tokens),
             start,
             block_table: self.blocks.clone(),
             sample: samples.then(|| SampleSpec {

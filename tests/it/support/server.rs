@@ -177,6 +177,7 @@ fn tree_settings() -> TreeSettings {
         block_size: 16,
         kv_cache_bytes: 4 << 20,
         num_blocks: None,
+        prefix_caching: true,
         stream_capacity: 32,
         default_seed: None,
         load: Default::default(),

@@ -2,6 +2,7 @@
 
 mod fake;
 mod sampling;
+mod scheduler_prefixes;
 mod scheduler_rules;
 mod scheduler_traffic;
 mod support;

@@ -6,8 +6,13 @@ use candlewick_engine::{News, Scheduler, SchedulerLimits, Sequence, SequenceEnd}
 use crate::support::{EOS, Engine, brief, id, params, sequence, tokens_of};
 
 /// Plenty of everything; tests narrow what they are about.
-const ROOMY: SchedulerLimits =
-    SchedulerLimits { max_running: 8, max_step_tokens: 100, block_size: 4, num_blocks: 100 };
+const ROOMY: SchedulerLimits = SchedulerLimits {
+    max_running: 8,
+    max_step_tokens: 100,
+    block_size: 4,
+    num_blocks: 100,
+    prefix_caching: false,
+};
 
 #[track_caller]
 fn check_plan(engine: &mut Engine, expected: &[&str]) -> Vec<News> {

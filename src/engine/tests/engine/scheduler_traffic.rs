@@ -66,12 +66,13 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 
 /// At least as many tokens of cache as the longest sequence has: 39 + 19.
 fn limits() -> impl Strategy<Value = SchedulerLimits> {
-    (1..8usize, 1..32usize, 1..9usize, 0..30usize).prop_map(
-        |(max_running, max_step_tokens, block_size, spare)| SchedulerLimits {
+    (1..8usize, 1..32usize, 1..9usize, 0..30usize, any::<bool>()).prop_map(
+        |(max_running, max_step_tokens, block_size, spare, prefix_caching)| SchedulerLimits {
             max_running,
             max_step_tokens,
             block_size,
             num_blocks: 58usize.div_ceil(block_size) + spare,
+            prefix_caching,
         },
     )
 }
@@ -136,13 +137,15 @@ impl Traffic {
                 });
                 let sequence = Sequence {
                     id: id(self.num_admitted),
+                    // Of a few families, so that many begin alike.
                     prompt: (0..num_prompt_tokens as u32)
-                        .map(|p| (self.num_admitted as u32 * 7 + p * p) % EOS)
+                        .map(|p| (self.num_admitted as u32 % 3 * 7 + p * p) % EOS)
                         .collect(),
                     output: Vec::new(),
                     params,
                     priority,
                     prompt_logprobs: is_scored.then_some(1),
+                    cache_salt: self.num_admitted.is_multiple_of(4).then(|| "salt".into()),
                 };
                 self.engine.scheduler.admit(sequence.clone());
                 let client = Client {
@@ -201,7 +204,7 @@ impl Traffic {
     }
 
     fn check_plan(&mut self, plan: &StepPlan) {
-        let SchedulerLimits { max_running, max_step_tokens, block_size, .. } = self.limits;
+        let SchedulerLimits { max_running, max_step_tokens, block_size, prefix_caching, .. } = self.limits;
         assert!(plan.num_tokens() <= max_step_tokens);
         assert!((1..=max_running).contains(&plan.chunks.len()));
         let names: BTreeSet<_> = plan.chunks.iter().map(|chunk| chunk.sequence).collect();
@@ -210,7 +213,9 @@ impl Traffic {
             let client = self.clients.get_mut(&chunk.sequence).expect("only those who are here are planned");
             let end = chunk.start + chunk.token_ids.len();
             assert!(!client.is_ended && !client.is_paused);
-            assert!(chunk.start == client.num_computed || chunk.start == 0, "it goes on, or begins again");
+            let goes_on = chunk.start == client.num_computed;
+            let begins = chunk.start == 0 || (prefix_caching && chunk.start % block_size == 0);
+            assert!(goes_on || begins, "it goes on, or begins again after what is cached");
             assert_eq!(chunk.token_ids, client.known()[chunk.start..end]);
             assert_eq!(chunk.block_table.len(), end.div_ceil(block_size), "just the blocks it needs");
             client.num_computed = end;
