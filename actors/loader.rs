@@ -1,4 +1,5 @@
-//! Brings one model from its source into memory: processor → config → download → weights.
+//! Brings one model from its source into memory: processor → config → download → weights. A GGUF file brings all of it,
+//! and so comes first: download → weights.
 //!
 //! Lives while a model is loaded and handles one message, which is the whole load: it waits there for files and for the
 //! blocking pool, and nobody sends it anything else. Its supervisor hears of progress, and then exactly once of the end:
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use candlewick_engine::text::TextProcessor;
-use candlewick_engine::{LoadError, ModelFiles, Snapshot, Weights, files};
+use candlewick_engine::{LoadError, ModelFiles, Snapshot, Weights, files, gguf};
 use candlewick_protocol::{LoadStage, ModelRef, Progress, ProgressUnit};
 use futures::{StreamExt, TryStreamExt};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -111,10 +112,19 @@ async fn load(args: &LoaderArgs) -> Result<LoadedModel, LoadError> {
     report.stage(LoadStage::Processor);
     let source = tree.sources.iter().find(|source| source.serves(model)).ok_or_else(|| no_source(model))?;
     let snapshot = source.resolve(model).await?;
-    let mut found = ModelFiles { gguf: model.file().map(Into::into), ..ModelFiles::default() };
-    // The processor also reads the ids of special tokens in the configs, which are small.
-    let small = [files::processor_files(snapshot.files()), files::config_files(snapshot.files())].concat();
-    fetch(&*snapshot, small, &mut found, None).await?;
+    let gguf = model.file().or_else(|| files::only_gguf(snapshot.files())).map(String::from);
+    let mut found = ModelFiles { gguf, ..ModelFiles::default() };
+    if found.gguf.is_some() {
+        // Tokenizer and config are in it, so that it has to be here first.
+        let weights = files::weight_files(snapshot.files(), None, found.gguf.as_deref())?;
+        fetch(&*snapshot, weights, &mut found, Some(&report)).await?;
+        found = blocking(move || gguf::unfold(&mut found).map(|()| found)).await?;
+    } else {
+        // The processor also reads the ids of special tokens in the configs, which are small.
+        let small =
+            [files::processor_files(snapshot.files()), files::config_files(snapshot.files())].concat();
+        fetch(&*snapshot, small, &mut found, None).await?;
+    }
     let (text, from) = (settings.text.clone(), found.clone());
     let processor = blocking(move || TextProcessor::load(&from, &text)).await?;
 
@@ -124,8 +134,10 @@ async fn load(args: &LoaderArgs) -> Result<LoadedModel, LoadError> {
         tree.factory.check(config)?;
     }
 
-    let weights = weight_files(&*snapshot, &mut found, model).await?;
-    fetch(&*snapshot, weights, &mut found, Some(&report)).await?;
+    if found.gguf.is_none() {
+        let weights = weight_files(&*snapshot, &mut found).await?;
+        fetch(&*snapshot, weights, &mut found, Some(&report)).await?;
+    }
 
     let (factory, options) = (tree.factory.clone(), settings.load.clone());
     let stop = StopOnDrop::default();
@@ -153,11 +165,7 @@ fn no_source(model: &ModelRef) -> LoadError {
 }
 
 /// Which files hold the weights; a sharded checkpoint says so in its index.
-async fn weight_files(
-    snapshot: &dyn Snapshot,
-    found: &mut ModelFiles,
-    model: &ModelRef,
-) -> Result<Vec<String>, LoadError> {
+async fn weight_files(snapshot: &dyn Snapshot, found: &mut ModelFiles) -> Result<Vec<String>, LoadError> {
     let index = match files::index_file(snapshot.files()) {
         Some(name) => {
             fetch(snapshot, vec![name.into()], found, None).await?;
@@ -165,7 +173,7 @@ async fn weight_files(
         }
         None => None,
     };
-    files::weight_files(snapshot.files(), index.as_ref(), model.file())
+    files::weight_files(snapshot.files(), index.as_ref(), None)
 }
 
 /// Brings files here, a few at once. With a report, tells the bytes of those that were not here already, summed.

@@ -70,7 +70,7 @@ async fn fetch(source: &HubSource, model: &ModelRef) -> anyhow::Result<Downloade
 fn folder_of(file: &ModelFile) -> Option<PathBuf> {
     match file {
         ModelFile::Path(path) => path.parent().map(Path::to_path_buf),
-        ModelFile::Embedded(_) => None,
+        ModelFile::Embedded(_) | ModelFile::Made(_) => None,
     }
 }
 

@@ -124,16 +124,43 @@ fn shards(files: &[FileEntry], index: &Value) -> Result<Vec<String>, LoadError> 
     Ok(names.into_iter().map(Into::into).collect())
 }
 
-/// The named file; all of its set, if its name says that it is one of several (`…-00001-of-00003.gguf`).
 fn gguf_files(files: &[FileEntry], gguf: &str) -> Result<Vec<String>, LoadError> {
-    let Some((stem, count)) = gguf_set(gguf) else {
-        return if has(files, gguf) { Ok(vec![gguf.into()]) } else { Err(no_gguf(files, gguf)) };
-    };
-    let names =
-        (1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}.gguf")).collect::<Vec<_>>();
+    let names = gguf_names(gguf);
     match names.iter().find(|name| !has(files, name)) {
         Some(missing) => Err(no_gguf(files, missing)),
         None => Ok(names),
+    }
+}
+
+/// The named file; all of its set, in order, if its name says that it is one of several (`…-00001-of-00003.gguf`).
+pub fn gguf_names(gguf: &str) -> Vec<String> {
+    match gguf_set(gguf) {
+        None => vec![gguf.into()],
+        Some((stem, count)) => {
+            (1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}.gguf")).collect()
+        }
+    }
+}
+
+/// The GGUF models among the files: each by its name, or the name of the first file of its set. Files that go with a model
+/// (projectors of images, importance matrices) are none.
+pub fn gguf_models(files: &[FileEntry]) -> Vec<&str> {
+    let is_model = |name: &&str| {
+        let base = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
+        let is_first = gguf_set(name).is_none() || gguf_names(name)[0] == **name;
+        name.ends_with(".gguf") && !base.starts_with("mmproj") && !base.contains("imatrix") && is_first
+    };
+    files.iter().map(|file| file.name.as_str()).filter(is_model).collect()
+}
+
+/// The GGUF model that is meant where none is named: the only one of a repository without safetensors.
+pub fn only_gguf(files: &[FileEntry]) -> Option<&str> {
+    if files.iter().any(|file| file.name.ends_with(".safetensors")) {
+        return None;
+    }
+    match gguf_models(files)[..] {
+        [only] => Some(only),
+        _ => None,
     }
 }
 
@@ -144,7 +171,8 @@ fn gguf_set(gguf: &str) -> Option<(&str, u32)> {
     if !five_digits(number) || !five_digits(count) {
         return None;
     }
-    Some((stem, count.parse().ok().filter(|&count| count > 0)?))
+    let (number, count) = (number.parse::<u32>().ok()?, count.parse().ok()?);
+    (1..=count).contains(&number).then_some((stem, count))
 }
 
 fn no_gguf(files: &[FileEntry], gguf: &str) -> LoadError {
@@ -161,10 +189,11 @@ fn no_gguf(files: &[FileEntry], gguf: &str) -> LoadError {
 
 fn no_weights(files: &[FileEntry]) -> LoadError {
     let has_suffix = |suffix: &str| files.iter().any(|file| file.name.ends_with(suffix));
-    if let Some(gguf) = files.iter().find(|file| file.name.ends_with(".gguf")) {
+    let ggufs = gguf_models(files);
+    if let Some(first) = ggufs.first() {
         return LoadError::NotFound(format!(
-            "the repository has no safetensors weights but GGUF files; name the one that is meant, as in `org/name:{}`",
-            gguf.name
+            "the repository has no safetensors weights but GGUF files ({}); name the one that is meant, as in `org/name:{first}`",
+            ggufs.join(", ")
         ));
     }
     if files.iter().any(|file| file.name.starts_with("consolidated") && file.name.ends_with(".safetensors")) {

@@ -8,6 +8,7 @@ pub mod blocks;
 mod error;
 pub mod fake;
 pub mod files;
+pub mod gguf;
 mod model;
 mod prefix;
 mod sampling;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use candlewick_protocol::ModelRef;
 use futures::future::BoxFuture;
@@ -72,6 +73,8 @@ pub enum ModelFile {
     Path(PathBuf),
     /// Part of the program.
     Embedded(&'static [u8]),
+    /// Made while loading, of what another file says.
+    Made(Arc<[u8]>),
 }
 
 /// The content of a small file.
@@ -80,6 +83,8 @@ pub enum FileBytes {
     Owned(Vec<u8>),
     /// Part of the program.
     Embedded(&'static [u8]),
+    /// Made while loading.
+    Made(Arc<[u8]>),
 }
 
 impl std::ops::Deref for FileBytes {
@@ -89,6 +94,7 @@ impl std::ops::Deref for FileBytes {
         match self {
             Self::Owned(bytes) => bytes,
             Self::Embedded(bytes) => bytes,
+            Self::Made(bytes) => bytes,
         }
     }
 }
@@ -98,6 +104,7 @@ impl ModelFile {
     pub fn read(&self) -> Result<FileBytes, LoadError> {
         match self {
             Self::Embedded(bytes) => Ok(FileBytes::Embedded(bytes)),
+            Self::Made(bytes) => Ok(FileBytes::Made(bytes.clone())),
             Self::Path(path) => std::fs::read(path)
                 .map(FileBytes::Owned)
                 .map_err(|error| LoadError::Io { path: path.clone(), why: error.to_string() }),

@@ -97,13 +97,14 @@ impl RepoCache {
     pub(crate) fn missing(&self, commit: &str, model: &ModelRef) -> Option<String> {
         let entries = self.entries(commit);
         let has = |name: &str| entries.iter().any(|entry| entry.name == name);
-        if model.file().is_none()
+        let gguf = model.file().or_else(|| files::only_gguf(&entries));
+        if gguf.is_none()
             && let Some(name) = ["config.json", "tokenizer.json"].into_iter().find(|name| !has(name))
         {
             return Some(format!("{name} is missing"));
         }
         let index = files::index_file(&entries).and_then(|name| read_json(&self.pointer(commit, name)));
-        match files::weight_files(&entries, index.as_ref(), model.file()) {
+        match files::weight_files(&entries, index.as_ref(), gguf) {
             Err(LoadError::NotFound(why)) => Some(why),
             // Weights that will be refused are refused by the loader, in its words.
             Ok(_) | Err(_) => None,

@@ -3,8 +3,9 @@
 //! A path may come from a client, who must not learn from the answer what there is on this machine: every path that
 //! holds no model gets one and the same text. Why it holds none goes to the log, and to whoever starts the program.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use candlewick_engine::files::{gguf_models, only_gguf};
 use candlewick_engine::{FileEntry, LoadError, ModelFile, ModelSource, OnBytes, Snapshot, SourceListing};
 use candlewick_protocol::ModelRef;
 use futures::FutureExt;
@@ -13,7 +14,8 @@ use futures::future::BoxFuture;
 use crate::cache::folder_entries;
 use crate::settings::expand_user;
 
-/// Models named by a path: `/srv/model`, `./model`, `~/model`, `/srv/models:q8.gguf`.
+/// Models named by a path: `/srv/model`, `./model`, `~/model`, `/srv/models:q8.gguf`, `/srv/models/q8.gguf`. A folder
+/// with one GGUF model and nothing else to serve means that.
 #[derive(Debug, Clone)]
 pub struct DirectorySource {
     home: PathBuf,
@@ -37,37 +39,28 @@ impl DirectorySource {
         let folder = expand_user(model.repo(), &self.home);
         let shown = folder.display();
         if folder.is_file() {
-            let (parent, name) =
-                (folder.parent().unwrap_or(Path::new(".")), folder.file_name().unwrap_or_default());
-            return Err(LoadError::NotFound(
-                match folder.extension().is_some_and(|extension| extension == "gguf") {
-                    true => format!(
-                        "{shown} is a file; a GGUF file is named after a colon, as in `{}:{}`",
-                        parent.display(),
-                        name.to_string_lossy()
-                    ),
-                    false => format!("{shown} is a file; a model is the folder that holds its config.json"),
-                },
-            ));
+            return Err(LoadError::NotFound(format!(
+                "{shown} is a file; a model is the folder that holds its config.json, or a GGUF file"
+            )));
         }
         if !folder.is_dir() {
             return Err(LoadError::NotFound(format!("there is no folder {shown} on this machine")));
         }
-        if let Some(file) = model.file().filter(|file| !file.ends_with(".gguf")) {
-            return Err(LoadError::NotFound(format!(
-                "`{file}` is no GGUF file, and only such are named after a colon; a model of safetensors is named by its folder"
-            )));
-        }
+        let files = folder_entries(&folder);
         let needed = model.file().unwrap_or("config.json");
-        if !folder.join(needed).is_file() {
-            let what = if model.file().is_some() { "that file" } else { "a model" };
-            return Err(LoadError::NotFound(format!(
-                "there is no {needed} in {shown}, so it does not hold {what}"
-            )));
+        if !folder.join(needed).is_file() && (model.file().is_some() || only_gguf(&files).is_none()) {
+            let ggufs = gguf_models(&files).join(", ");
+            return Err(LoadError::NotFound(match (model.file(), ggufs.is_empty()) {
+                (Some(_), _) => format!("there is no {needed} in {shown}, so it does not hold that file"),
+                (None, true) => format!("there is no {needed} in {shown}, so it does not hold a model"),
+                (None, false) => format!(
+                    "there is no {needed} in {shown} but GGUF files ({ggufs}); name the one that is meant, as in `{}:NAME.gguf`",
+                    model.repo()
+                ),
+            }));
         }
         // The process may change its folder; a snapshot means the same one always.
         let folder = std::path::absolute(&folder).unwrap_or(folder);
-        let files = folder_entries(&folder);
         Ok(DirectorySnapshot { folder, files })
     }
 }
@@ -135,6 +128,8 @@ impl Snapshot for DirectorySnapshot {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn folder() -> tempfile::TempDir {
@@ -157,7 +152,8 @@ mod tests {
     async fn a_folder_lists_its_files_and_gives_their_paths() {
         let folder = folder();
         let path = folder.path().to_str().expect("its name is text").to_owned();
-        for name in ["~", &path, &format!("{path}:q8.gguf"), &format!("{path}/")] {
+        for name in ["~", &path, &format!("{path}:q8.gguf"), &format!("{path}/q8.gguf"), &format!("{path}/")]
+        {
             let snapshot = resolve(folder.path(), name).await.expect("the folder holds a model");
             let names = snapshot.files().iter().map(|file| file.name.as_str()).collect::<Vec<_>>();
             assert_eq!(names, ["additional_chat_templates/rag.jinja", "config.json", "q8.gguf"]);
@@ -166,6 +162,17 @@ mod tests {
             assert_eq!(&*file.read().expect("it can be read"), b"additional_chat_templates/rag.jinja");
             assert!(matches!(snapshot.fetch("x", &|_, _| {}).await, Err(LoadError::NotFound(_))));
         }
+    }
+
+    #[tokio::test]
+    async fn a_folder_with_one_gguf_model_means_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for name in ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "mmproj-m.gguf"] {
+            std::fs::write(folder.path().join(name), name).expect("the file is written");
+        }
+        let path = folder.path().to_str().expect("its name is text");
+        let snapshot = resolve(folder.path(), path).await.expect("the folder holds a model");
+        assert_eq!(only_gguf(snapshot.files()), Some("m-00001-of-00002.gguf"));
     }
 
     #[tokio::test]
@@ -182,11 +189,13 @@ mod tests {
         let folder = "'NAME' is not a folder with a model (config.json and safetensors)";
         assert_eq!(check(format!("{path}/nowhere"), "no folder").await, folder);
         assert_eq!(check(format!("{path}/additional_chat_templates"), "no config.json").await, folder);
-        assert_eq!(check(format!("{path}/q8.gguf"), &format!("{path}:q8.gguf")).await, folder);
         assert_eq!(check(format!("{path}/config.json"), "is a file").await, folder);
         let file = "'NAME' is not a GGUF file in a folder of this machine";
         assert_eq!(check(format!("{path}:q4.gguf"), "no q4.gguf").await, file);
-        assert_eq!(check(format!("{path}:config.json"), "no GGUF file").await, file);
+        std::fs::remove_file(home.path().join("config.json")).expect("it is removed");
+        std::fs::write(home.path().join("q4.gguf"), "").expect("the file is written");
+        assert_eq!(check(path.clone(), "q4.gguf, q8.gguf").await, folder);
+        assert_eq!(check(format!("{path}:config.json"), "no folder").await, folder);
         assert_eq!(check(format!("{path}/nowhere:q8.gguf"), "no folder").await, file);
     }
 }

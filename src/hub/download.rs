@@ -1,6 +1,6 @@
 //! Bringing everything here that serving a model needs, ahead of time.
 
-use candlewick_engine::files::{config_files, index_file, processor_files, weight_files};
+use candlewick_engine::files::{config_files, index_file, only_gguf, processor_files, weight_files};
 use candlewick_engine::{LoadError, ModelFiles, ModelSource, Snapshot};
 use candlewick_protocol::ModelRef;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -59,11 +59,12 @@ pub async fn download(
 ) -> Result<Downloaded, LoadError> {
     let snapshot = source.resolve(model).await?;
     let entries = snapshot.files();
-    let mut files = ModelFiles { gguf: model.file().map(Into::into), ..ModelFiles::default() };
+    let gguf = model.file().or_else(|| only_gguf(entries));
+    let mut files = ModelFiles { gguf: gguf.map(Into::into), ..ModelFiles::default() };
 
     // A GGUF file brings its own tokenizer and config.
-    let index_name = index_file(entries).filter(|_| model.file().is_none());
-    let small = match model.file() {
+    let index_name = index_file(entries).filter(|_| gguf.is_none());
+    let small = match gguf {
         Some(_) => Vec::new(),
         None => [
             processor_files(entries),
@@ -74,14 +75,14 @@ pub async fn download(
     };
     // Without usable weights nothing is fetched at all; a sharded checkpoint needs its index to tell.
     if index_name.is_none() {
-        weight_files(entries, None, model.file())?;
+        weight_files(entries, None, gguf)?;
     }
     fetch_all(&*snapshot, small, &mut files, observer).await?;
     if let Some(config) = files.json("config.json")? {
         check(&config)?;
     }
     let index = index_name.map(|name| files.json(name)).transpose()?.flatten();
-    let weights = weight_files(entries, index.as_ref(), model.file())?;
+    let weights = weight_files(entries, index.as_ref(), gguf)?;
     fetch_all(&*snapshot, weights, &mut files, observer).await?;
     Ok(Downloaded { commit: snapshot.commit().map(Into::into), files })
 }

@@ -1,12 +1,13 @@
 //! What of the cache could be served without the network.
 //!
-//! One entry per repository and ref, and one per GGUF file, as the peer's `/v1/models` has them. Read anew each time, so
+//! One entry per repository and ref, and one per GGUF model (the first file of a set stands for it), as the peer's `/v1/models` has them. Read anew each time, so
 //! that a model downloaded a moment ago is there; a hundred models are some thousand small file operations.
 
 use std::fs;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+use candlewick_engine::files::gguf_models;
 use candlewick_engine::{FileEntry, SourceListing};
 use candlewick_protocol::ModelRef;
 use serde_json::Value;
@@ -70,7 +71,8 @@ fn list_snapshot(
     if config.as_ref().is_some_and(generates_text) {
         add(&name, entries.iter().filter_map(modified).max().unwrap_or_default(), max_model_len);
     }
-    for entry in entries.iter().filter(|entry| entry.name.ends_with(".gguf")) {
+    let ggufs = gguf_models(&entries);
+    for entry in entries.iter().filter(|entry| ggufs.contains(&entry.name.as_str())) {
         add(&format!("{name}:{}", entry.name), modified(entry).unwrap_or_default(), None);
     }
 }

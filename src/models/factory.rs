@@ -62,11 +62,6 @@ impl ModelFactory for CandleFactory {
         options: &LoadOptions,
         on_progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<Arc<dyn Weights>, LoadError> {
-        if let Some(gguf) = &files.gguf {
-            return Err(LoadError::Unsupported(format!(
-                "{gguf}: GGUF files are not read yet; use safetensors"
-            )));
-        }
         let json = files.json("config.json")?;
         let json = json.ok_or_else(|| LoadError::NotFound("there is no config.json".into()))?;
         let config = read_config(&json)?;
@@ -125,7 +120,9 @@ fn read_config(json: &Value) -> Result<DecoderConfig, LoadError> {
 /// Tells of tensors that the config does not call for: the likeliest sign of a config that is not the checkpoint's.
 fn warn_of_unread(config: &DecoderConfig, unread: &[&str]) {
     // Old checkpoints store what is computed from the config, and some store a tied head twice.
-    let strange = |name: &&&str| !name.ends_with("rotary_emb.inv_freq") && **name != "lm_head.weight";
+    let strange = |name: &&&str| {
+        !name.ends_with("rotary_emb.inv_freq") && !matches!(**name, "lm_head.weight" | "rope_freqs.weight")
+    };
     if let Some(first) = unread.iter().find(strange) {
         let num_unread = unread.iter().filter(strange).count();
         tracing::warn!(

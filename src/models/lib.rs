@@ -5,7 +5,7 @@
 //!
 //! - `factory` knows the families; each has a file of its own that says what is particular about it.
 //! - `layers` are what families are made of, `kernels` the arithmetic beneath, as plain functions on slices.
-//! - `weights` reads checkpoints, `cache` holds keys and values, `batch` lays a plan out as rows, `sampler` and `rng`
+//! - `weights` reads checkpoints, `gguf` those of llama.cpp with `ggml`'s block formats, `cache` holds keys and values, `batch` lays a plan out as rows, `sampler` and `rng`
 //!   choose tokens, and `model` puts these together.
 //!
 //! Invariant: what is computed for a token depends on its sequence alone. Neither neighbours in the batch, nor the cut
@@ -15,6 +15,8 @@ mod batch;
 mod cache;
 mod config;
 mod factory;
+mod ggml;
+mod gguf;
 mod kernels;
 mod layers;
 mod llama;

@@ -1,19 +1,26 @@
-//! Named tensors from safetensors files: one file or several with an index, on disk or in the program.
+//! Named tensors from safetensors files, one file or several with an index, or from a GGUF file or set; on disk or in
+//! the program. Names and the order of rows are those of the Hub's checkpoints, whichever they come from (`gguf.rs`).
 //!
 //! Files on disk are mapped while they are read; each tensor that a model asks for is copied once into memory of its
 //! own, in the type it is to be kept in, and the mapping is dropped with the [`Checkpoint`]. Every tensor is asked for
 //! with the shape that the config calls for: a checkpoint that does not fit its config is an error here, never a crash
 //! later.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use candlewick_engine::gguf::TensorType;
 use candlewick_engine::{DType, LoadError, ModelFile, ModelFiles};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
+
+use crate::ggml;
+use crate::gguf::{self, RowOrder};
 
 /// The file of a checkpoint that is not sharded.
 const SINGLE: &str = "model.safetensors";
@@ -35,13 +42,37 @@ struct Shard {
 enum Bytes {
     Mapped(Mmap),
     Embedded(&'static [u8]),
+    Made(Arc<[u8]>),
 }
 
-struct Entry {
-    shard: usize,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    range: std::ops::Range<usize>,
+/// A tensor: what it is, and where.
+pub(crate) struct Entry {
+    pub(crate) shard: usize,
+    pub(crate) stored: Stored,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) range: std::ops::Range<usize>,
+    /// The order of its rows.
+    pub(crate) order: RowOrder,
+}
+
+/// What the elements of a tensor are stored as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// A type that is read.
+    As(TensorType),
+    /// Another, by its name.
+    Unread(String),
+}
+
+impl Stored {
+    fn of_safetensors(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::As(TensorType::F32),
+            Dtype::F16 => Self::As(TensorType::F16),
+            Dtype::BF16 => Self::As(TensorType::BF16),
+            other => Self::Unread(format!("{other:?}")),
+        }
+    }
 }
 
 impl Bytes {
@@ -49,6 +80,23 @@ impl Bytes {
         match self {
             Self::Mapped(map) => map,
             Self::Embedded(bytes) => bytes,
+            Self::Made(bytes) => bytes,
+        }
+    }
+
+    fn open(file: &ModelFile) -> Result<Self, LoadError> {
+        match file {
+            ModelFile::Embedded(bytes) => Ok(Self::Embedded(bytes)),
+            ModelFile::Made(bytes) => Ok(Self::Made(bytes.clone())),
+            ModelFile::Path(path) => {
+                let failed =
+                    |error: std::io::Error| LoadError::Io { path: path.clone(), why: error.to_string() };
+                let file = File::open(path).map_err(failed)?;
+                // SAFETY: the mapping is read while the model loads and no longer. The files of a Hub cache are not
+                // rewritten in place; one that is truncated meanwhile by somebody else ends the process, as it would
+                // any program that maps files.
+                Ok(Self::Mapped(unsafe { Mmap::map(&file) }.map_err(failed)?))
+            }
         }
     }
 }
@@ -57,7 +105,9 @@ impl Checkpoint {
     /// Opens every weight file and checks its header against its length.
     pub(crate) fn open(files: &ModelFiles) -> Result<Self, LoadError> {
         let mut checkpoint = Self { shards: Vec::new(), tensors: BTreeMap::new() };
-        if let Some(file) = files.get(SINGLE) {
+        if let Some(name) = &files.gguf {
+            checkpoint.add_gguf(name, files)?;
+        } else if let Some(file) = files.get(SINGLE) {
             checkpoint.add_shard(SINGLE, file)?;
         } else if let Some(index) = files.json(INDEX)? {
             for name in shard_names(&index)? {
@@ -81,18 +131,7 @@ impl Checkpoint {
     }
 
     fn add_shard(&mut self, name: &str, file: &ModelFile) -> Result<(), LoadError> {
-        let bytes = match file {
-            ModelFile::Embedded(bytes) => Bytes::Embedded(bytes),
-            ModelFile::Path(path) => {
-                let failed =
-                    |error: std::io::Error| LoadError::Io { path: path.clone(), why: error.to_string() };
-                let file = File::open(path).map_err(failed)?;
-                // SAFETY: the mapping is read while the model loads and no longer. The files of a Hub cache are not
-                // rewritten in place; one that is truncated meanwhile by somebody else ends the process, as it would
-                // any program that maps files.
-                Bytes::Mapped(unsafe { Mmap::map(&file) }.map_err(failed)?)
-            }
-        };
+        let bytes = Bytes::open(file)?;
         let slice = bytes.as_slice();
         let parsed = SafeTensors::deserialize(slice).map_err(|error| LoadError::Corrupt {
             file: name.into(),
@@ -102,13 +141,34 @@ impl Checkpoint {
             let start = view.data().as_ptr() as usize - slice.as_ptr() as usize;
             let entry = Entry {
                 shard: self.shards.len(),
-                dtype: view.dtype(),
+                stored: Stored::of_safetensors(view.dtype()),
                 shape: view.shape().to_vec(),
                 range: start..start + view.data().len(),
+                order: RowOrder::AsStored,
             };
             self.tensors.insert(tensor.to_owned(), entry);
         }
         self.shards.push(Shard { name: name.to_owned(), bytes });
+        Ok(())
+    }
+
+    fn add_gguf(&mut self, name: &str, files: &ModelFiles) -> Result<(), LoadError> {
+        let tensors = gguf::tensors(name, files)?;
+        for name in tensors.files {
+            let file =
+                files.get(&name).ok_or_else(|| LoadError::NotFound(format!("there is no file {name}")))?;
+            self.shards.push(Shard { bytes: Bytes::open(file)?, name });
+        }
+        for (tensor, entry) in tensors.entries {
+            let Shard { name, bytes } = &self.shards[entry.shard];
+            // The header was held against the length that the file had then.
+            if entry.range.end > bytes.as_slice().len() {
+                let why =
+                    format!("it has become shorter while it was read: tensor {tensor} is no longer in it");
+                return Err(LoadError::Corrupt { file: name.clone(), why });
+            }
+            self.tensors.insert(tensor, entry);
+        }
         Ok(())
     }
 
@@ -125,7 +185,18 @@ impl Checkpoint {
     /// Whether two tensors are there and the same, bit for bit.
     pub(crate) fn same(&self, one: &str, other: &str) -> bool {
         let (Some(one), Some(other)) = (self.tensors.get(one), self.tensors.get(other)) else { return false };
-        one.dtype == other.dtype && one.shape == other.shape && self.data(one) == self.data(other)
+        one.stored == other.stored && one.shape == other.shape && self.data(one) == self.data(other)
+    }
+
+    /// The bytes of a tensor, its rows in the order of the Hub's checkpoints.
+    fn ordered(&self, entry: &Entry) -> Cow<'_, [u8]> {
+        let (data, rows) = (self.data(entry), entry.shape[0]);
+        if entry.order == RowOrder::AsStored {
+            return Cow::Borrowed(data);
+        }
+        let row_bytes = data.len() / rows;
+        let row = |row: usize| &data[entry.order.stored_row(row) * row_bytes..][..row_bytes];
+        Cow::Owned((0..rows).flat_map(row).copied().collect())
     }
 
     fn data(&self, entry: &Entry) -> &[u8] {
@@ -201,23 +272,25 @@ impl<'a> WeightReader<'a> {
     /// A matrix, in the type that weights are kept in.
     pub(crate) fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor, LoadError> {
         let entry = self.checkpoint.entry(name, &shape)?;
-        let data = self.checkpoint.data(entry);
-        let target = match self.dtype {
-            DType::Auto => entry.dtype,
-            DType::F32 => Dtype::F32,
-            DType::F16 => Dtype::F16,
-            DType::Bf16 => Dtype::BF16,
+        let Stored::As(stored) = entry.stored else { return Err(self.unsupported(name, entry)) };
+        let data = &*self.checkpoint.ordered(entry);
+        let target = match (self.dtype, stored) {
+            (DType::Bf16, _) | (DType::Auto, TensorType::BF16) => TensorType::BF16,
+            (DType::F16, _) | (DType::Auto, TensorType::F16) => TensorType::F16,
+            // Blocks come out in whole: nothing of what they mean is lost.
+            (DType::F32 | DType::Auto, _) => TensorType::F32,
         };
-        let kept = match (target, entry.dtype) {
+        let kept = match (target, stored) {
             // The usual case, and a plain copy.
-            (Dtype::BF16, Dtype::BF16) => {
+            (TensorType::BF16, TensorType::BF16) => {
                 keep(Some(elements(data).map(bf16::from_le_bytes).collect()), &shape)
             }
-            (Dtype::F16, Dtype::F16) => keep(Some(elements(data).map(f16::from_le_bytes).collect()), &shape),
-            (Dtype::BF16, stored) => keep(decode(data, stored, bf16::from_f32), &shape),
-            (Dtype::F16, stored) => keep(decode(data, stored, f16::from_f32), &shape),
-            (Dtype::F32, stored) => keep(decode(data, stored, |x| x), &shape),
-            _ => None,
+            (TensorType::F16, TensorType::F16) => {
+                keep(Some(elements(data).map(f16::from_le_bytes).collect()), &shape)
+            }
+            (TensorType::BF16, stored) => keep(decode(data, stored, &shape, bf16::from_f32), &shape),
+            (TensorType::F16, stored) => keep(decode(data, stored, &shape, f16::from_f32), &shape),
+            (_, stored) => keep(decode(data, stored, &shape, |x| x), &shape),
         };
         let tensor = kept.ok_or_else(|| self.unsupported(name, entry))??;
         self.count(name, tensor.elem_count(), tensor.elem_count() * tensor.dtype().size_in_bytes())?;
@@ -227,21 +300,27 @@ impl<'a> WeightReader<'a> {
     /// A bias or a norm's weight: always kept in `f32`, but rounded to the type that weights are kept in.
     pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Tensor, LoadError> {
         let entry = self.checkpoint.entry(name, &[len])?;
+        let Stored::As(stored) = entry.stored else { return Err(self.unsupported(name, entry)) };
         let round = match self.dtype {
             DType::Auto | DType::F32 => |x: f32| x,
             DType::F16 => |x: f32| f16::from_f32(x).to_f32(),
             DType::Bf16 => |x: f32| bf16::from_f32(x).to_f32(),
         };
-        let kept = keep(decode(self.checkpoint.data(entry), entry.dtype, round), &[len]);
+        let kept = keep(decode(&self.checkpoint.ordered(entry), stored, &[len], round), &[len]);
         let tensor = kept.ok_or_else(|| self.unsupported(name, entry))??;
         self.count(name, len, len * size_of::<f32>())?;
         Ok(tensor)
     }
 
     fn unsupported(&self, name: &str, entry: &Entry) -> LoadError {
+        let stored = match &entry.stored {
+            Stored::As(tensor_type) => tensor_type.to_string(),
+            Stored::Unread(name) => name.clone(),
+        };
         LoadError::Unsupported(format!(
-            "{}: tensor {name} is stored as {:?}; the types that are read are BF16, F16 and F32",
-            self.checkpoint.shards[entry.shard].name, entry.dtype
+            "{}: tensor {name} is stored as {stored}; the types that are read are {}",
+            self.checkpoint.shards[entry.shard].name,
+            TensorType::READ
         ))
     }
 
@@ -258,13 +337,18 @@ impl<'a> WeightReader<'a> {
 }
 
 /// The elements of a stored tensor, each through `convert`; `None` if they are of a type that is not read.
-fn decode<T>(data: &[u8], stored: Dtype, convert: impl Fn(f32) -> T) -> Option<Vec<T>> {
-    Some(match stored {
-        Dtype::F32 => elements(data).map(|bytes| convert(f32::from_le_bytes(bytes))).collect(),
-        Dtype::F16 => elements(data).map(|bytes| convert(f16::from_le_bytes(bytes).to_f32())).collect(),
-        Dtype::BF16 => elements(data).map(|bytes| convert(bf16::from_le_bytes(bytes).to_f32())).collect(),
-        _ => return None,
-    })
+fn decode<T>(data: &[u8], stored: TensorType, shape: &[usize], convert: impl Fn(f32) -> T) -> Option<Vec<T>> {
+    let columns = *shape.last()?;
+    let row_bytes = stored.bytes(columns)?;
+    let mut row = vec![0.0; columns];
+    let mut all = Vec::with_capacity(shape.iter().product());
+    for bytes in data.chunks_exact(row_bytes) {
+        if !ggml::decode(stored, bytes, &mut row) {
+            return None;
+        }
+        all.extend(row.iter().map(|x| convert(*x)));
+    }
+    Some(all)
 }
 
 fn elements<const N: usize>(data: &[u8]) -> impl Iterator<Item = [u8; N]> {

@@ -42,7 +42,8 @@ impl fmt::Display for RequestKey {
 /// A model as a client names it: `<repo>[@<revision>][:<file>.gguf]`, where the repository may also be a local folder.
 ///
 /// A suffix after `:` that does not end in `.gguf` stays part of the repository, as the peer has it. A name that begins
-/// with `/`, `./`, `../` or `~` is a path: no revision is read from it, so folders with an `@` work.
+/// with `/`, `./`, `../` or `~` is a path: no revision is read from it, so folders with an `@` work, and `./dir/x.gguf`
+/// means the same as `./dir:x.gguf`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ModelRef {
@@ -147,6 +148,12 @@ impl FromStr for ModelRef {
             Some((name, file)) if file.ends_with(".gguf") => (name, Some(file)),
             _ => (text, None),
         };
+        let (name, file) = match (file, name.rsplit_once('/')) {
+            (None, Some((folder, file))) if is_path(name) && file.ends_with(".gguf") => {
+                (if folder.is_empty() { "/" } else { folder }, Some(file))
+            }
+            _ => (name, file),
+        };
         let (repo, revision) = match name.split_once('@') {
             Some((repo, revision)) if !is_path(name) => (repo, Some(revision)),
             _ => (name, None),
@@ -215,6 +222,11 @@ mod tests {
         check("org/m:fastest", "org/m:fastest@main");
         check("/srv/a@b/", "/srv/a@b@main");
         check("gpt2", "gpt2@main");
+        check("./m.gguf", ".@main:m.gguf");
+        check("/srv/a@b/m.gguf", "/srv/a@b@main:m.gguf");
+        check("~/m.gguf", "~@main:m.gguf");
+        check("/m.gguf", "/@main:m.gguf");
+        check("org/m.gguf", "org/m.gguf@main");
     }
 
     #[test]

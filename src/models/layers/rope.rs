@@ -18,6 +18,9 @@ use crate::kernels::rope::rotate;
 /// The rope scalings that are there, for error messages.
 const SCALINGS: &str = "default, linear, dynamic, llama3, yarn";
 
+/// The name under which a GGUF file's own factors come.
+const FACTORS: &str = "factors";
+
 /// How positions become angles.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RopeConfig {
@@ -38,6 +41,8 @@ pub(crate) enum RopeScaling {
     Dynamic { factor: f64, max_position: usize },
     /// Long wavelengths are stretched, short ones kept, those between interpolated (Llama 3.1).
     Llama3 { factor: f64, low_freq_factor: f64, high_freq_factor: f64, original_max_position: f64 },
+    /// Each wavelength by a factor of its own: what Llama's scaling amounts to, in a GGUF file.
+    Factors(Vec<f32>),
     /// The same with a ramp over dimensions, and larger cosines and sines (Peng et al. 2023, arXiv:2309.00071).
     Yarn {
         factor: f64,
@@ -85,7 +90,7 @@ impl RopeConfig {
     /// stretch it, those it was trained with are counted in already (as in vLLM's `_get_and_verify_max_len`).
     pub(crate) fn context(&self, max_position: usize) -> usize {
         match self.scaling {
-            RopeScaling::Default | RopeScaling::Llama3 { .. } => max_position,
+            RopeScaling::Default | RopeScaling::Llama3 { .. } | RopeScaling::Factors(_) => max_position,
             RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor, .. } => {
                 (max_position as f64 * factor.max(1.0)) as usize
             }
@@ -158,6 +163,10 @@ impl RopeScaling {
                     original_max_position,
                     truncate: scaling.flag("truncate", true)?,
                 }
+            }
+            FACTORS => {
+                let list = scaling.get(FACTORS).and_then(Value::as_array).into_iter().flatten();
+                Self::Factors(list.filter_map(Value::as_f64).map(|factor| factor as f32).collect())
             }
             other => {
                 return Err(LoadError::Unsupported(format!(
@@ -253,6 +262,7 @@ fn inverse_frequencies(config: &RopeConfig, head_dim: usize) -> Vec<f32> {
     let plain = geometric(config.theta, head_dim);
     match config.scaling {
         RopeScaling::Default | RopeScaling::Dynamic { .. } => plain,
+        RopeScaling::Factors(ref factors) => plain.into_iter().zip(factors).map(|(x, by)| x / by).collect(),
         RopeScaling::Linear { factor } => plain.into_iter().map(|x| x / factor as f32).collect(),
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
             let stretch = |x: f32| {

@@ -136,7 +136,7 @@ pub(crate) async fn fetch(snapshot: &dyn Snapshot, name: &str) -> Result<Vec<u8>
 pub(crate) fn path_of(file: &ModelFile) -> PathBuf {
     match file {
         ModelFile::Path(path) => path.clone(),
-        ModelFile::Embedded(_) => panic!("a file of the Hub is on disk"),
+        ModelFile::Embedded(_) | ModelFile::Made(_) => panic!("a file of the Hub is on disk"),
     }
 }
 
