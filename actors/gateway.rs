@@ -4,8 +4,8 @@
 //! [`Gateway::start`] was called on.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use candlewick_protocol::{
@@ -29,6 +29,9 @@ use crate::{EventStream, TreeParts, TreeSettings};
 /// Events of a load that may wait for a slow reader; more than a load has, but for very long downloads.
 const LOAD_STREAM_CAPACITY: usize = 1024;
 
+/// Why the lock of `pinned_load` is never poisoned.
+const TAKEN_WHOLE: &str = "nothing that could panic happens under this lock";
+
 /// How long actors get to end once they are told to: they only have to say their last word.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -42,6 +45,8 @@ pub struct Gateway {
     /// Keeps the settings' channel open, and is where changed ones will come in.
     _settings: Arc<watch::Sender<Arc<TreeSettings>>>,
     pinned: Option<ModelRef>,
+    /// How the first load of the pinned model goes, until somebody takes it.
+    pinned_load: Arc<Mutex<Option<mpsc::Receiver<LoadEvent>>>>,
     runtime: Handle,
 }
 
@@ -78,12 +83,11 @@ impl Gateway {
             registry: registry_now,
             _settings: Arc::new(settings),
             pinned,
+            pinned_load: Arc::default(),
             runtime: Handle::current(),
         };
-        if let Some(pinned) = gateway.pinned.clone() {
-            // Nobody listens; the load goes on all the same.
-            drop(gateway.load(pinned));
-        }
+        let pinned_load = gateway.pinned.clone().map(|pinned| gateway.load(pinned));
+        *gateway.pinned_load.lock().expect(TAKEN_WHOLE) = pinned_load;
         Ok(gateway)
     }
 
@@ -148,6 +152,12 @@ impl Gateway {
     pub async fn reset(&self) {
         // Without a registry there are no models either.
         let _ = self.ask(RegistryMsg::Reset).await;
+    }
+
+    /// The load of the pinned model that began with the tree, for the first who asks. To ask [`Gateway::load`] instead could
+    /// come too late: a load that has failed by then is tried again.
+    pub fn take_pinned_load(&self) -> Option<mpsc::Receiver<LoadEvent>> {
+        self.pinned_load.lock().expect(TAKEN_WHOLE).take()
     }
 
     /// The model that requests without a name are for.

@@ -13,7 +13,6 @@ use candlewick_engine::{LoadError, LoadOptions};
 use candlewick_models::CandleFactory;
 use candlewick_protocol::{Failure, LoadEvent};
 use tokio::net::TcpSocket;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::chat_template::ChatTemplateError;
@@ -62,8 +61,6 @@ pub enum StartError {
 pub struct Server {
     addr: SocketAddr,
     gateway: Gateway,
-    /// How the first load of the pinned model goes, until somebody takes it to wait for the end.
-    pinned_load: Option<mpsc::Receiver<LoadEvent>>,
     http: actix_web::dev::ServerHandle,
     http_task: JoinHandle<io::Result<()>>,
 }
@@ -84,13 +81,11 @@ pub async fn start(settings: Settings) -> Result<Server, StartError> {
         settings: tree,
     };
     let gateway = Gateway::start(parts).await?;
-    // At once, so that it joins the load that has just begun: one that had failed already would be tried again.
-    let pinned_load = gateway.pinned().cloned().map(|model| gateway.load(model));
     let workers = settings.server.num_http_workers;
     let http = candlewick_api::server(listener, gateway.clone(), api_settings(settings.server), workers)
         .map_err(StartError::Http)?;
     let handle = http.handle();
-    Ok(Server { addr, gateway, pinned_load, http: handle, http_task: tokio::spawn(http) })
+    Ok(Server { addr, gateway, http: handle, http_task: tokio::spawn(http) })
 }
 
 impl Server {
@@ -105,9 +100,9 @@ impl Server {
     }
 
     /// Waits for the pinned model, if there is one. The failure is that of its load; asked again, it is loaded again.
-    pub fn pinned_loaded(&mut self) -> impl Future<Output = Result<(), Failure>> + use<> {
+    pub fn pinned_loaded(&self) -> impl Future<Output = Result<(), Failure>> + use<> {
         let again = || self.gateway.pinned().cloned().map(|model| self.gateway.load(model));
-        let load = self.pinned_load.take().or_else(again);
+        let load = self.gateway.take_pinned_load().or_else(again);
         async move {
             let Some(mut events) = load else { return Ok(()) };
             while let Some(event) = events.recv().await {
@@ -273,7 +268,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_built_in_model_answers_and_the_port_closes() {
-        let mut server =
+        let server =
             start(settings(&[("port", "0"), ("model", "candlewick/ember")])).await.expect("it starts");
         let url = format!("http://{}", server.addr());
         let client = ChatClient::new(&url, None).expect("a client");
@@ -298,7 +293,7 @@ mod tests {
         let mut settings = settings(&[("port", "0"), ("model", "org/none")]);
         settings.hub.endpoint = Some(hub.endpoint());
         settings.hub.cache_dir = Some(std::env::temp_dir().join("candlewick-no-such-cache"));
-        let mut server = start(settings).await.expect("it starts");
+        let server = start(settings).await.expect("it starts");
         // Why the server is not ready is first that the model is loading, and then why it could not be.
         let has_failed = async || {
             let status = server.gateway().status().await;
