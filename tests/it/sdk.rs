@@ -53,7 +53,13 @@ fn clients() -> &'static Path {
 
 fn drive(program: &Path, script: &str) {
     let server = Binary::serve();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/sdk").join(script);
+    let mut script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/sdk").join(script);
+    if script.extension().is_some_and(|extension| extension == "mjs") {
+        // A module finds its packages only beside itself, whatever NODE_PATH says.
+        let beside = clients().join("node").join(script.file_name().expect("a script has a name"));
+        std::fs::copy(&script, &beside).expect("the clients' folder can be written");
+        script = beside;
+    }
     let output = Command::new(program)
         .arg(&script)
         .arg(&server.url)
@@ -88,4 +94,19 @@ fn huggingface_hub_inference_client() {
 #[test]
 fn node_openai() {
     drive(Path::new("node"), "openai_node.cjs");
+}
+
+#[test]
+fn python_langchain() {
+    drive(&clients().join("python/bin/python"), "langchain.py");
+}
+
+#[test]
+fn node_huggingface_inference() {
+    drive(Path::new("node"), "hf_inference.mjs");
+}
+
+#[test]
+fn node_vercel_ai() {
+    drive(Path::new("node"), "vercel.mjs");
 }
