@@ -12,6 +12,7 @@
 //!   while it does not fit. Blocks are taken as they are first written.
 //! - A sequence that begins with tokens that are in the cache, computed for whomever, takes those blocks and computes the
 //!   rest. Only whole blocks are shared, so that no block that is shared is ever written.
+//!   A choice of a request waits while another choice of it reads the prompt that they share.
 //! - A running sequence that is short of blocks takes those of paused ones, then those of the least favoured, which wait
 //!   again and recompute. The most favoured can so always go on, and everybody is the most favoured in the end.
 //!
@@ -288,7 +289,8 @@ impl Scheduler {
 
     /// The waiting sequence that is to run next, if there is one and it fits, with what the cache holds of it.
     fn next_to_admit(&self) -> Option<(Ticket, CachedPrefix)> {
-        let (ticket, tracked) = self.waiting.iter().find(|(_, tracked)| !tracked.is_paused)?;
+        let may_run = |tracked: &Tracked| !tracked.is_paused && !self.awaits_sibling(tracked);
+        let (ticket, tracked) = self.waiting.iter().find(|(_, tracked)| may_run(tracked))?;
         let cached = match self.limits.prefix_caching {
             true => tracked.cached_prefix(&self.blocks, self.limits.block_size),
             false => CachedPrefix::none(None),
@@ -302,6 +304,19 @@ impl Scheduler {
         let num_wanted = self.num_blocks_for(tracked.num_known()) - num_held;
         let num_available = self.blocks.num_free() + self.num_blocks_of_paused(&cached.blocks);
         (num_promised.sum::<usize>() + num_wanted <= num_available).then_some((*ticket, cached))
+    }
+
+    /// Whether another choice of the same request is just reading the prompt that they share: once it has, this one need not.
+    fn awaits_sibling(&self, tracked: &Tracked) -> bool {
+        let Sequence { id, prompt, .. } = &tracked.sequence;
+        let num_shared = prompt.len() / self.limits.block_size * self.limits.block_size;
+        let reads_for_it = |running: &Tracked| {
+            running.sequence.id.request == id.request
+                && !running.is_paused
+                && running.num_computed < num_shared
+                && running.sequence.prompt == *prompt
+        };
+        self.limits.prefix_caching && num_shared > 0 && self.running.values().any(reads_for_it)
     }
 
     /// Blocks that would be free if all paused sequences gave theirs back, but for those that are to be kept.

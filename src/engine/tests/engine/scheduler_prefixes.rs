@@ -1,6 +1,6 @@
 //! Prefix caching: what a sequence need not compute because another began alike, and what it must.
 
-use candlewick_engine::{SchedulerLimits, Sequence};
+use candlewick_engine::{SchedulerLimits, Sequence, SequenceId};
 
 use crate::support::{Engine, brief, sequence, tokens_of};
 
@@ -69,6 +69,25 @@ fn sequences_that_run_share_the_blocks_of_their_beginning() {
     let news = engine.run();
     // The first of its tokens came before `news`.
     assert!(alone(asks(2, &prompt, 9)).ends_with(&tokens_of(2, &news)));
+}
+
+#[test]
+fn choices_of_one_request_read_their_prompt_once() {
+    let mut engine = Engine::new(SchedulerLimits { max_step_tokens: 6, ..CACHING });
+    let prompt: Vec<u32> = (1..=10).collect();
+    let choice = |choice| {
+        let asked = asks(1, &prompt, 2);
+        Sequence { id: SequenceId { choice, ..asked.id }, ..asked }
+    };
+    (0..2).for_each(|index| engine.scheduler.admit(choice(index)));
+    engine.scheduler.admit(asks(2, &[20, 21, 22], 1));
+    let mut plans = Vec::new();
+    while let Some(plan) = engine.scheduler.plan() {
+        plans.push(brief(&plan).join(" "));
+        engine.finish(&plan);
+    }
+    // The second choice reads only what is no whole block; who comes after it is not held up meanwhile.
+    assert_eq!(plans, ["1:0..6", "1:6..10* 2:0..2", "1:10..11* 2:2..3* 1:8..10*", "1:10..11*"]);
 }
 
 #[test]
