@@ -22,6 +22,10 @@ use candlewick_models::CandleFactory;
 use candlewick_protocol::{RequestKey, SamplingOptions};
 use serde_json::json;
 
+/// The program's own, since what is allocated in a step is part of its cost.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const BATCH_SIZES: [usize; 4] = [1, 4, 8, 32];
 const BLOCK_SIZE: usize = 16;
 /// Tokens before the one that is decoded.

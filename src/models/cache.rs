@@ -1,45 +1,85 @@
 //! The paged KV cache of one running model.
 //!
-//! One anonymous mapping holds keys and values of every layer, in `f32`. The system gives a page when it is first
+//! One anonymous mapping, on huge pages, holds keys and values of every layer. The system gives a page when it is first
 //! written, so a large cache costs nothing until sequences fill it, and the first request pays nothing visible.
+//!
+//! A block has a cell for each key-value head: its keys as `(head_dim, block_size)`, so that a score is computed for
+//! sixteen positions at once; its values as `(block_size, padded head)`; and, where elements are bytes, a scale for each
+//! key and each value.
 
 use candlewick_engine::{KvCacheShape, StepError};
-use memmap2::MmapMut;
+use half::{bf16, f16};
 
-use crate::kernels::attention::{HeadShape, PagedKv, Segment};
+use crate::kernels::attention::HeadShape;
 use crate::kernels::lanes::LANES;
+use crate::kernels::pages::Pages;
+use crate::kernels::rows::SharedOutput;
 
-/// Keys and values, each layer `(2, blocks, kv heads, block_size, padded head)`.
+/// What keys and values are kept as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KvDType {
+    /// 32-bit floats.
+    F32,
+    /// Half precision.
+    F16,
+    /// Brain floats.
+    Bf16,
+    /// Bytes, with a scale for each token and head.
+    Int8,
+}
+
+impl KvDType {
+    const fn element_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+            Self::Int8 => 1,
+        }
+    }
+
+    /// Bytes of one token's keys and values in one head, its share of the scales included.
+    const fn token_bytes(self, head_dim: usize) -> usize {
+        let scales = if matches!(self, Self::Int8) { 2 * size_of::<f32>() } else { 0 };
+        (head_dim + head_dim.next_multiple_of(LANES)) * self.element_bytes() + scales
+    }
+}
+
+/// Keys and values of all layers, each layer `(blocks, kv heads)` cells.
 pub(crate) struct KvCache {
-    memory: MmapMut,
+    memory: Pages,
     shape: KvCacheShape,
     heads: HeadShape,
-    padded_head: usize,
+    dtype: KvDType,
 }
 
 impl KvCache {
     /// An empty cache. Fails if the system refuses the addresses.
-    pub(crate) fn new(shape: KvCacheShape, num_layers: usize, heads: HeadShape) -> Result<Self, StepError> {
+    pub(crate) fn new(
+        shape: KvCacheShape,
+        num_layers: usize,
+        heads: HeadShape,
+        dtype: KvDType,
+    ) -> Result<Self, StepError> {
         if shape.num_blocks == 0 || shape.block_size == 0 {
             return Err(StepError::Plan(format!(
                 "a KV cache needs blocks and tokens in them, not {} blocks of {}",
                 shape.num_blocks, shape.block_size
             )));
         }
-        let block_bytes = u64::from(shape.block_size) * bytes_per_token(num_layers, heads);
+        let block_bytes = u64::from(shape.block_size) * bytes_per_token(num_layers, heads, dtype);
         let bytes = block_bytes
             .checked_mul(u64::from(shape.num_blocks))
             .and_then(|bytes| usize::try_from(bytes).ok());
         let memory = bytes
             .ok_or_else(|| "more than the address space".to_owned())
-            .and_then(|bytes| MmapMut::map_anon(bytes).map_err(|error| error.to_string()))
+            .and_then(|bytes| Pages::new(bytes).map_err(|error| error.to_string()))
             .map_err(|why| {
                 StepError::OutOfMemory(format!(
                     "a KV cache of {} blocks of {block_bytes} bytes could not be had: {why}",
                     shape.num_blocks
                 ))
             })?;
-        Ok(Self { memory, shape, heads, padded_head: heads.head_dim.next_multiple_of(LANES) })
+        Ok(Self { memory, shape, heads, dtype })
     }
 
     /// Number of blocks and their size.
@@ -47,89 +87,221 @@ impl KvCache {
         self.shape
     }
 
-    /// Elements of a layer's keys; its values are as many.
-    fn half_layer(&self) -> usize {
-        let tokens = self.shape.num_blocks as usize * self.shape.block_size as usize;
-        tokens * self.heads.num_kv_heads * self.padded_head
+    fn cell_bytes(&self) -> usize {
+        self.shape.block_size as usize * self.dtype.token_bytes(self.heads.head_dim)
     }
 
-    /// The whole mapping as elements.
-    fn elements(&self) -> &[f32] {
-        // SAFETY: a mapping is aligned to a page, its length is a multiple of four, and every bit pattern is an f32.
-        unsafe {
-            std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.memory.len() / size_of::<f32>())
-        }
+    fn layer_bytes(&self) -> usize {
+        self.shape.num_blocks as usize * self.heads.num_kv_heads * self.cell_bytes()
     }
 
     /// The keys and values of a layer, for attention.
     pub(crate) fn layer(&self, layer: usize) -> PagedKv<'_> {
-        let half = self.half_layer();
-        let (keys, values) = self.elements()[layer * 2 * half..][..2 * half].split_at(half);
-        PagedKv { keys, values, block_size: self.shape.block_size as usize, padded_head: self.padded_head }
+        let bytes = self.layer_bytes();
+        PagedKv {
+            cells: &self.memory.as_slice()[layer * bytes..][..bytes],
+            cell_bytes: self.cell_bytes(),
+            num_kv_heads: self.heads.num_kv_heads,
+            head_dim: self.heads.head_dim,
+            dtype: self.dtype,
+            block_size: self.shape.block_size as usize,
+            padded_head: self.heads.head_dim.next_multiple_of(LANES),
+        }
     }
 
-    /// Writes the keys and values of a batch, both `(rows, kv heads × head_dim)`, to where its block tables say.
-    pub(crate) fn write(&mut self, layer: usize, segments: &[Segment<'_>], keys: &[f32], values: &[f32]) {
-        let half = self.half_layer();
+    /// A layer, to be written by several threads, each token by one of them.
+    pub(crate) fn writer(&mut self, layer: usize) -> KvWriter<'_> {
+        let bytes = self.layer_bytes();
+        let (shape, heads, dtype, cell_bytes) = (self.shape, self.heads, self.dtype, self.cell_bytes());
+        let cells = SharedOutput::new(&mut self.memory.as_mut_slice()[layer * bytes..][..bytes]);
+        KvWriter { cells, cell_bytes, block_size: shape.block_size as usize, heads, dtype }
+    }
+
+    /// Every byte of the cache.
+    #[cfg(test)]
+    pub(crate) fn fill_for_test(&mut self, byte: u8) {
+        self.memory.as_mut_slice().fill(byte);
+    }
+}
+
+/// The cache of one layer.
+#[derive(Clone, Copy)]
+pub(crate) struct PagedKv<'a> {
+    cells: &'a [u8],
+    cell_bytes: usize,
+    num_kv_heads: usize,
+    head_dim: usize,
+    /// What elements are.
+    pub(crate) dtype: KvDType,
+    /// Tokens in a block.
+    pub(crate) block_size: usize,
+    /// `head_dim` rounded up to whole lanes; the padding of values is zero.
+    pub(crate) padded_head: usize,
+}
+
+impl<'a> PagedKv<'a> {
+    /// Keys and values of a block in one head.
+    #[inline(always)]
+    pub(crate) fn cell(&self, block: usize, kv_head: usize) -> &'a [u8] {
+        &self.cells[(block * self.num_kv_heads + kv_head) * self.cell_bytes..][..self.cell_bytes]
+    }
+
+    /// Where values begin in a cell.
+    #[inline(always)]
+    pub(crate) fn values_at(&self) -> usize {
+        self.head_dim * self.block_size * self.dtype.element_bytes()
+    }
+
+    /// The scale of a key of bytes.
+    #[inline(always)]
+    pub(crate) fn key_scale(&self, cell: &[u8], slot: usize) -> f32 {
+        self.scale(cell, slot)
+    }
+
+    /// The scale of a value of bytes.
+    #[inline(always)]
+    pub(crate) fn value_scale(&self, cell: &[u8], slot: usize) -> f32 {
+        self.scale(cell, self.block_size + slot)
+    }
+
+    #[inline(always)]
+    fn scale(&self, cell: &[u8], index: usize) -> f32 {
+        let (scales, _) = cell[(self.head_dim + self.padded_head) * self.block_size..].as_chunks::<4>();
+        f32::from_ne_bytes(scales[index])
+    }
+}
+
+/// A layer that is being written. Two threads must not write one token.
+pub(crate) struct KvWriter<'a> {
+    cells: SharedOutput<'a, u8>,
+    cell_bytes: usize,
+    block_size: usize,
+    heads: HeadShape,
+    dtype: KvDType,
+}
+
+impl KvWriter<'_> {
+    /// Writes a token's keys and values, both `(kv heads × head_dim)`. Exclusively borrowed, so no two can meet.
+    #[cfg(test)]
+    pub(crate) fn write(&mut self, block: usize, slot: usize, keys: &[f32], values: &[f32]) {
+        // SAFETY: nobody else has the writer.
+        unsafe { self.write_shared(block, slot, keys, values) };
+    }
+
+    /// The same, for several threads at once.
+    ///
+    /// # Safety
+    /// No other thread writes this slot of this block, nor reads the layer.
+    pub(crate) unsafe fn write_shared(&self, block: usize, slot: usize, keys: &[f32], values: &[f32]) {
         let HeadShape { num_kv_heads, head_dim, .. } = self.heads;
-        let (block_size, padded_head) = (self.shape.block_size as usize, self.padded_head);
-        let elements = self.memory.len() / size_of::<f32>();
-        // SAFETY: as in `elements`, and the mapping is borrowed exclusively.
-        let elements =
-            unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast::<f32>(), elements) };
-        let (layer_keys, layer_values) = elements[layer * 2 * half..][..2 * half].split_at_mut(half);
-        let width = num_kv_heads * head_dim;
-        for segment in segments {
-            for token in 0..segment.num_rows {
-                let position = segment.start + token;
-                let block = segment.block_table[position / block_size].0 as usize;
-                let row = (segment.first_row + token) * width;
-                for head in 0..num_kv_heads {
-                    let from = row + head * head_dim..row + (head + 1) * head_dim;
-                    let slot = (block * num_kv_heads + head) * block_size + position % block_size;
-                    let to = slot * padded_head..slot * padded_head + head_dim;
-                    layer_keys[to.clone()].copy_from_slice(&keys[from.clone()]);
-                    layer_values[to].copy_from_slice(&values[from]);
+        for head in 0..num_kv_heads {
+            let (keys, values) =
+                (&keys[head * head_dim..][..head_dim], &values[head * head_dim..][..head_dim]);
+            let cell = (block * num_kv_heads + head) * self.cell_bytes;
+            // SAFETY: the caller's promise, passed on.
+            unsafe {
+                match self.dtype {
+                    KvDType::F32 => self.write_head(cell, slot, keys, values, f32::to_ne_bytes),
+                    KvDType::F16 => {
+                        self.write_head(cell, slot, keys, values, |x| f16::from_f32(x).to_ne_bytes());
+                    }
+                    KvDType::Bf16 => {
+                        self.write_head(cell, slot, keys, values, |x| bf16::from_f32(x).to_ne_bytes());
+                    }
+                    KvDType::Int8 => self.write_head_int8(cell, slot, keys, values),
                 }
             }
         }
     }
+
+    /// # Safety
+    /// As for `write_shared`.
+    unsafe fn write_head_int8(&self, cell: usize, slot: usize, keys: &[f32], values: &[f32]) {
+        let (key_scale, value_scale) = (scale_of(keys), scale_of(values));
+        let inverse = |scale: f32| if scale > f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
+        let (by_key, by_value) = (inverse(key_scale), inverse(value_scale));
+        let quantized =
+            |x: &[f32], by: f32| -> Vec<f32> { x.iter().map(|x| (x * by).round_ties_even()).collect() };
+        let padded_head = self.heads.head_dim.next_multiple_of(LANES);
+        let scales = cell + (self.heads.head_dim + padded_head) * self.block_size;
+        // SAFETY: the caller's promise, passed on.
+        unsafe {
+            let narrow = |x: f32| (x as i8).to_ne_bytes();
+            self.write_head(cell, slot, &quantized(keys, by_key), &quantized(values, by_value), narrow);
+            self.cells.slice(scales + slot * 4, 4).copy_from_slice(&key_scale.to_ne_bytes());
+            let values_after = scales + (self.block_size + slot) * 4;
+            self.cells.slice(values_after, 4).copy_from_slice(&value_scale.to_ne_bytes());
+        }
+    }
+
+    /// # Safety
+    /// As for `write_shared`.
+    #[inline(always)]
+    unsafe fn write_head<const N: usize>(
+        &self,
+        cell: usize,
+        slot: usize,
+        keys: &[f32],
+        values: &[f32],
+        narrow: impl Fn(f32) -> [u8; N],
+    ) {
+        let head_dim = self.heads.head_dim;
+        let padded_head = head_dim.next_multiple_of(LANES);
+        let values_at = cell + (head_dim * self.block_size + slot * padded_head) * N;
+        // SAFETY: the caller's promise: these places are this token's alone.
+        unsafe {
+            for (d, &key) in keys.iter().enumerate() {
+                let at = cell + (d * self.block_size + slot) * N;
+                self.cells.slice(at, N).copy_from_slice(&narrow(key));
+            }
+            let row = self.cells.slice(values_at, padded_head * N);
+            let (body, padding) = row.split_at_mut(head_dim * N);
+            for (out, &value) in body.as_chunks_mut::<N>().0.iter_mut().zip(values) {
+                *out = narrow(value);
+            }
+            padding.fill(0);
+        }
+    }
+}
+
+/// The scale that brings the largest magnitude to 127; not a number if an element is not.
+fn scale_of(x: &[f32]) -> f32 {
+    let largest = x.iter().fold(0.0f32, |largest, x| if x.abs() > largest { x.abs() } else { largest });
+    let poison: f32 = x.iter().map(|x| x * 0.0).sum();
+    largest / 127.0 + poison
 }
 
 /// Bytes of cache for one token, all layers together.
-pub(crate) fn bytes_per_token(num_layers: usize, heads: HeadShape) -> u64 {
-    let padded_head = heads.head_dim.next_multiple_of(LANES);
-    (2 * num_layers * heads.num_kv_heads * padded_head * size_of::<f32>()) as u64
+pub(crate) fn bytes_per_token(num_layers: usize, heads: HeadShape, dtype: KvDType) -> u64 {
+    (num_layers * heads.num_kv_heads * dtype.token_bytes(heads.head_dim)) as u64
 }
 
 #[cfg(test)]
 mod tests {
-    use candlewick_engine::BlockId;
-
     use super::*;
 
     const HEADS: HeadShape = HeadShape { num_heads: 4, num_kv_heads: 2, head_dim: 3 };
 
     #[test]
-    fn tokens_lie_where_the_block_table_says() {
-        let mut cache = KvCache::new(KvCacheShape { num_blocks: 4, block_size: 2 }, 2, HEADS).unwrap();
-        let segment = Segment { first_row: 0, num_rows: 2, start: 1, block_table: &[BlockId(3), BlockId(1)] };
-        let keys: Vec<f32> = (1..=12).map(|x| x as f32).collect();
-        let values: Vec<f32> = keys.iter().map(|x| -x).collect();
-        cache.write(1, &[segment], &keys, &values);
+    fn tokens_lie_where_they_were_written() {
+        let shape = KvCacheShape { num_blocks: 4, block_size: 2 };
+        let mut cache = KvCache::new(shape, 2, HEADS, KvDType::F32).unwrap();
+        cache.writer(1).write(3, 1, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[-1.0, -2.0, -3.0, -4.0, -5.0, -6.0]);
 
         let layer = cache.layer(1);
-        let at = |block: usize, head: usize, slot: usize| ((block * 2 + head) * 2 + slot) * 16;
-        assert_eq!(layer.keys[at(3, 0, 1)..][..4], [1.0, 2.0, 3.0, 0.0]);
-        assert_eq!(layer.keys[at(3, 1, 1)..][..4], [4.0, 5.0, 6.0, 0.0]);
-        assert_eq!(layer.keys[at(1, 0, 0)..][..4], [7.0, 8.0, 9.0, 0.0]);
-        assert_eq!(layer.values[at(1, 1, 0)..][..4], [-10.0, -11.0, -12.0, 0.0]);
-        assert!(cache.layer(0).keys.iter().all(|&x| x == 0.0), "other layers are untouched");
+        let cell = layer.cell(3, 1);
+        let at = |index: usize| f32::from_ne_bytes(cell[index * 4..][..4].try_into().unwrap());
+        // Keys as (3, 2), values as (2, 16).
+        assert_eq!([at(1), at(3), at(5)], [4.0, 5.0, 6.0]);
+        assert_eq!(layer.values_at(), 24);
+        assert_eq!([at(6 + 16), at(6 + 17), at(6 + 18), at(6 + 19)], [-4.0, -5.0, -6.0, 0.0]);
+        assert_eq!([at(0), at(6)], [0.0, 0.0], "the other slot is untouched");
+        assert!(cache.layer(0).cells.iter().all(|&x| x == 0), "other layers are untouched");
     }
 
     #[test]
     fn a_cache_beyond_all_memory_is_refused() {
         let shape = KvCacheShape { num_blocks: u32::MAX, block_size: u32::MAX };
-        assert!(matches!(KvCache::new(shape, 2, HEADS), Err(StepError::OutOfMemory(_))));
+        assert!(matches!(KvCache::new(shape, 2, HEADS, KvDType::F32), Err(StepError::OutOfMemory(_))));
     }
 }

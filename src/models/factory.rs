@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use candlewick_engine::{LoadError, LoadOptions, ModelFactory, ModelFiles, ModelInfo, Weights};
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde_json::Value;
 
-use crate::cache::bytes_per_token;
+use crate::cache::{KvDType, bytes_per_token};
 use crate::config::{Config, corrupt};
+use crate::kernels::attention::HeadShape;
+use crate::kernels::packed::Kind;
+use crate::kernels::pool::Pool;
 use crate::layers::decoder::{Decoder, DecoderConfig};
 use crate::model::DecoderWeights;
 use crate::weights::{Checkpoint, WeightReader};
@@ -27,7 +29,7 @@ const FAMILIES: &[(&str, ReadConfig)] = &[
 /// Makes models that compute on the CPU. All of them share one pool of threads, so that two busy models take turns
 /// rather than oversubscribe the cores; a panic in a step ends that step, and the pool goes on.
 pub struct CandleFactory {
-    threads: Arc<ThreadPool>,
+    pool: Arc<Pool>,
 }
 
 impl CandleFactory {
@@ -37,17 +39,18 @@ impl CandleFactory {
     /// # Errors
     /// [`LoadError::Internal`] if the system refuses the threads.
     pub fn new(threads: Option<usize>) -> Result<Self, LoadError> {
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(threads.unwrap_or(0))
-            .thread_name(|index| format!("compute-{index}"))
-            .build()
+        let num_threads = match threads {
+            Some(num_threads) => num_threads,
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let pool = Pool::new(num_threads)
             .map_err(|error| LoadError::Internal(format!("compute threads could not be started: {error}")))?;
-        Ok(Self { threads: Arc::new(pool) })
+        Ok(Self { pool: Arc::new(pool) })
     }
 
     /// Threads that its models compute on.
     pub fn num_threads(&self) -> usize {
-        self.threads.current_num_threads()
+        self.pool.num_threads()
     }
 }
 
@@ -67,7 +70,9 @@ impl ModelFactory for CandleFactory {
         let config = read_config(&json)?;
         let checkpoint = Checkpoint::open(files)?;
         let mut reader = WeightReader::new(&checkpoint, options.dtype, on_progress);
-        let decoder = Decoder::load(&config, &mut reader)?;
+        // Packing is shared out too, a piece at a time, so that a model that serves meanwhile gets its turns.
+        let decoder = self.pool.install(|| Decoder::load(&config, &mut reader))?;
+        let kv_dtype = kv_dtype(decoder.kind(), config.layers.len(), config.heads);
         warn_of_unread(&config, &reader.unread());
         let info = ModelInfo {
             family: config.family.into(),
@@ -75,11 +80,23 @@ impl ModelFactory for CandleFactory {
             vocab_size: config.vocab_size,
             num_parameters: reader.num_parameters,
             weight_bytes: reader.num_bytes,
-            kv_bytes_per_token: bytes_per_token(config.layers.len(), config.heads),
+            kv_bytes_per_token: bytes_per_token(config.layers.len(), config.heads, kv_dtype),
         };
         finish_progress(on_progress, checkpoint.len() as u64)?;
         let (num_layers, heads) = (config.layers.len(), config.heads);
-        Ok(Arc::new(DecoderWeights::new(decoder, info, num_layers, heads, self.threads.clone())))
+        Ok(Arc::new(DecoderWeights::new(decoder, info, num_layers, heads, kv_dtype, self.pool.clone())))
+    }
+}
+
+/// Keys and values are kept in the type of the weights, as torch does, in `f16` for quantized ones, as llama.cpp does, but
+/// in `f32` where a token takes so little that rounding would save nothing.
+fn kv_dtype(weights: Kind, num_layers: usize, heads: HeadShape) -> KvDType {
+    const EXACT_BYTES_MAX: u64 = 8 << 10;
+    match weights {
+        Kind::F32 => KvDType::F32,
+        _ if bytes_per_token(num_layers, heads, KvDType::F32) <= EXACT_BYTES_MAX => KvDType::F32,
+        Kind::Bf16 => KvDType::Bf16,
+        _ => KvDType::F16,
     }
 }
 

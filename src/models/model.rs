@@ -6,12 +6,12 @@ use candle_core::Storage;
 use candlewick_engine::{
     KvCacheShape, Model, ModelInfo, StepError, StepOutcome, StepPlan, TokenScore, Weights,
 };
-use rayon::ThreadPool;
-use rayon::prelude::*;
 
 use crate::batch::Batch;
-use crate::cache::KvCache;
+use crate::cache::{KvCache, KvDType};
 use crate::kernels::attention::HeadShape;
+use crate::kernels::pool::{Pool, share};
+use crate::kernels::rows::SharedOutput;
 use crate::layers::decoder::Decoder;
 use crate::sampler;
 
@@ -28,19 +28,21 @@ struct Shared {
     info: ModelInfo,
     num_layers: usize,
     heads: HeadShape,
-    threads: Arc<ThreadPool>,
+    kv_dtype: KvDType,
+    pool: Arc<Pool>,
 }
 
 impl DecoderWeights {
-    /// Weights of `num_layers` layers of such heads.
+    /// Weights of `num_layers` layers of such heads, whose keys and values are kept as `kv_dtype`.
     pub(crate) fn new(
         decoder: Decoder,
         info: ModelInfo,
         num_layers: usize,
         heads: HeadShape,
-        threads: Arc<ThreadPool>,
+        kv_dtype: KvDType,
+        pool: Arc<Pool>,
     ) -> Self {
-        Self { shared: Arc::new(Shared { decoder, info, num_layers, heads, threads }) }
+        Self { shared: Arc::new(Shared { decoder, info, num_layers, heads, kv_dtype, pool }) }
     }
 }
 
@@ -50,7 +52,7 @@ impl Weights for DecoderWeights {
     }
 
     fn start(&self, shape: KvCacheShape) -> Result<Box<dyn Model>, StepError> {
-        let cache = KvCache::new(shape, self.shared.num_layers, self.shared.heads)?;
+        let cache = KvCache::new(shape, self.shared.num_layers, self.shared.heads, self.shared.kv_dtype)?;
         Ok(Box::new(DecoderModel { shared: self.shared.clone(), cache }))
     }
 }
@@ -69,7 +71,7 @@ impl Model for DecoderModel {
             return Ok(StepOutcome::default());
         }
         // The whole step runs inside the pool, so that its layers share out work without leaving it.
-        shared.threads.install(|| shared.step(plan, &batch, cache))
+        shared.pool.install(|| shared.step(plan, &batch, cache))
     }
 }
 
@@ -95,9 +97,16 @@ impl Shared {
                 return Err(StepError::Compute("the logits are not in main memory".into()));
             };
             let logits = storage.as_slice::<f32>().map_err(compute)?;
-            let answers = logits.par_chunks_exact(self.info.vocab_size).zip(wanted);
-            let answers: Vec<_> = answers.map(|(logits, wanted)| answer(plan, logits, wanted)).collect();
-            for (wanted, answer) in wanted.iter().zip(answers) {
+            let mut answers: Vec<_> = wanted.iter().map(|_| None).collect();
+            let to = SharedOutput::new(&mut answers);
+            share(wanted.len(), 1, |range| {
+                for index in range {
+                    let logits = &logits[index * self.info.vocab_size..][..self.info.vocab_size];
+                    // SAFETY: each answer is written by the one thread that was given its index.
+                    unsafe { to.write(index, Some(answer(plan, logits, &wanted[index]))) };
+                }
+            });
+            for (wanted, answer) in wanted.iter().zip(answers.into_iter().flatten()) {
                 let Answer { sampled, score } = answer?;
                 outcome.sampled[wanted.chunk] = sampled.or(outcome.sampled[wanted.chunk].take());
                 outcome.prompt_scores[wanted.chunk].extend(score);

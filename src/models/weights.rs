@@ -1,10 +1,10 @@
 //! Named tensors from safetensors files, one file or several with an index, or from a GGUF file or set; on disk or in
 //! the program. Names and the order of rows are those of the Hub's checkpoints, whichever they come from (`gguf.rs`).
 //!
-//! Files on disk are mapped while they are read; each tensor that a model asks for is copied once into memory of its
-//! own, in the type it is to be kept in, and the mapping is dropped with the [`Checkpoint`]. Every tensor is asked for
-//! with the shape that the config calls for: a checkpoint that does not fit its config is an error here, never a crash
-//! later.
+//! Files on disk are mapped while they are read; each tensor that a model asks for is packed or copied once into memory
+//! of its own, in the type it is to be kept in, and the mapping is dropped with the [`Checkpoint`]. Every tensor is asked
+//! for with the shape that the config calls for: a checkpoint that does not fit its config is an error here, never a
+//! crash later.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -21,6 +21,9 @@ use serde_json::Value;
 
 use crate::ggml;
 use crate::gguf::{self, RowOrder};
+use crate::kernels::packed::pack::{Packing, Source, Stored as Rows, pack};
+use crate::kernels::packed::{EXACT_MAX, Kind, Packed};
+use crate::kernels::pages::Arena;
 
 /// The file of a checkpoint that is not sharded.
 const SINGLE: &str = "model.safetensors";
@@ -243,6 +246,8 @@ pub(crate) struct WeightReader<'a> {
     dtype: DType,
     on_progress: &'a mut dyn FnMut(u64, u64) -> bool,
     read: HashSet<String>,
+    /// Where packed matrices lie.
+    arena: Arena,
     /// Parameters read so far.
     pub(crate) num_parameters: u64,
     /// Bytes they take in memory.
@@ -256,7 +261,15 @@ impl<'a> WeightReader<'a> {
         dtype: DType,
         on_progress: &'a mut dyn FnMut(u64, u64) -> bool,
     ) -> Self {
-        Self { checkpoint, dtype, on_progress, read: HashSet::new(), num_parameters: 0, num_bytes: 0 }
+        Self {
+            checkpoint,
+            dtype,
+            on_progress,
+            read: HashSet::new(),
+            arena: Arena::default(),
+            num_parameters: 0,
+            num_bytes: 0,
+        }
     }
 
     /// The checkpoint it reads from.
@@ -297,8 +310,64 @@ impl<'a> WeightReader<'a> {
         Ok(tensor)
     }
 
+    /// Matrices over the same inputs as one, packed for products; each part is a name and a number of outputs. Kept in
+    /// the type that weights are kept in, or that the first is stored in.
+    pub(crate) fn packed(
+        &mut self,
+        parts: &[(&str, usize)],
+        num_in: usize,
+        packing: Packing,
+    ) -> Result<Packed, LoadError> {
+        let mut matrices = Vec::with_capacity(parts.len());
+        for &(name, num_out) in parts {
+            let entry = self.checkpoint.entry(name, &[num_out, num_in])?;
+            let Stored::As(stored) = entry.stored else { return Err(self.unsupported(name, entry)) };
+            let row_bytes = stored.bytes(num_in).ok_or_else(|| self.unsupported(name, entry))?;
+            let data = self.checkpoint.data(entry);
+            let decode = move |row: usize, out: &mut [f32]| {
+                let is_read = ggml::decode(stored, &data[row * row_bytes..][..row_bytes], out);
+                assert!(is_read, "a type whose blocks are known is read");
+            };
+            let order = move |row: usize| entry.order.stored_row(row);
+            matrices.push((num_out, stored, data, entry.order, decode, order));
+        }
+        let num_weights: usize = parts.iter().map(|(_, num_out)| num_out * num_in).sum();
+        let kind = match self.dtype {
+            DType::Auto => kind_for(matrices.iter().map(|(_, stored, ..)| *stored), num_weights),
+            DType::F32 => Kind::F32,
+            DType::F16 => Kind::F16,
+            DType::Bf16 => Kind::Bf16,
+        };
+        let sources: Vec<_> = matrices
+            .iter()
+            .map(|(rows, stored, data, row_order, decode, order)| Source {
+                rows: *rows,
+                stored: match stored {
+                    TensorType::F32 => Rows::F32(data),
+                    TensorType::F16 => Rows::F16(data),
+                    TensorType::BF16 => Rows::Bf16(data),
+                    TensorType::Q8_0 => Rows::Q8_0(data),
+                    TensorType::Q4_0 => Rows::Q4_0(data),
+                    TensorType::Q4_1 => Rows::Q4_1(data),
+                    TensorType::Q4_K => Rows::Q4K(data),
+                    _ => Rows::Rows(decode),
+                },
+                order: (*row_order != RowOrder::AsStored).then_some(order),
+            })
+            .collect();
+        let packed = pack(kind, num_in, &sources, packing, &self.arena).map_err(|error| {
+            let names: Vec<_> = parts.iter().map(|(name, _)| *name).collect();
+            LoadError::OutOfMemory(format!("no memory for {}: {error}", names.join(", ")))
+        })?;
+        self.num_bytes += packed.num_bytes() as u64;
+        for &(name, num_out) in parts {
+            self.count(name, num_out * num_in, 0)?;
+        }
+        Ok(packed)
+    }
+
     /// A bias or a norm's weight: always kept in `f32`, but rounded to the type that weights are kept in.
-    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Tensor, LoadError> {
+    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
         let entry = self.checkpoint.entry(name, &[len])?;
         let Stored::As(stored) = entry.stored else { return Err(self.unsupported(name, entry)) };
         let round = match self.dtype {
@@ -306,10 +375,10 @@ impl<'a> WeightReader<'a> {
             DType::F16 => |x: f32| f16::from_f32(x).to_f32(),
             DType::Bf16 => |x: f32| bf16::from_f32(x).to_f32(),
         };
-        let kept = keep(decode(&self.checkpoint.ordered(entry), stored, &[len], round), &[len]);
-        let tensor = kept.ok_or_else(|| self.unsupported(name, entry))??;
+        let kept = decode(&self.checkpoint.ordered(entry), stored, &[len], round);
+        let kept = kept.ok_or_else(|| self.unsupported(name, entry))?;
         self.count(name, len, len * size_of::<f32>())?;
-        Ok(tensor)
+        Ok(kept)
     }
 
     fn unsupported(&self, name: &str, entry: &Entry) -> LoadError {
@@ -334,6 +403,27 @@ impl<'a> WeightReader<'a> {
             Err(LoadError::Internal("loading was stopped".into()))
         }
     }
+}
+
+/// What a matrix is packed as, by what its parts are stored as: their own kind, if they share one. Blocks of others are
+/// rounded to eight bits with a scale for 32, and what is so small that nothing would be saved is kept in whole.
+fn kind_for(stored: impl Iterator<Item = TensorType>, num_weights: usize) -> Kind {
+    let kinds = stored.map(|stored| match stored {
+        TensorType::F32 => Kind::F32,
+        TensorType::F16 => Kind::F16,
+        TensorType::BF16 => Kind::Bf16,
+        TensorType::Q4_0 => Kind::Q4,
+        TensorType::Q4_1 | TensorType::Q4_K => Kind::Q4Affine,
+        _ => Kind::Q8,
+    });
+    let is_float = |kind| matches!(kind, Kind::F32 | Kind::F16 | Kind::Bf16);
+    let shared = kinds.reduce(|one, other| match (one, other) {
+        _ if one == other => one,
+        _ if is_float(one) || is_float(other) => Kind::F32,
+        _ => Kind::Q8,
+    });
+    let shared = shared.expect("a product has at least one matrix");
+    if !is_float(shared) && num_weights <= EXACT_MAX { Kind::F32 } else { shared }
 }
 
 /// The elements of a stored tensor, each through `convert`; `None` if they are of a type that is not read.

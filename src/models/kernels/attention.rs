@@ -1,23 +1,31 @@
-//! Causal attention of a ragged batch over the paged KV cache (paging: Kwon et al. 2023, arXiv:2309.06180).
+//! Causal attention of a ragged batch over the paged KV cache (paging: Kwon et al. 2023, arXiv:2309.06180), in one pass
+//! over keys and values with a running softmax (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022,
+//! arXiv:2205.14135).
 //!
-//! For each row and head: scores over the visible positions, softmax, weighted sum of values. All three run over
-//! positions in ascending order from the first visible one, wherever the blocks lie, so a row's result depends neither
-//! on the chunk it came in nor on its block table. Query heads that share a key-value head are computed together.
+//! Positions are taken in stretches of [`STRETCH`] that begin at its multiples, whatever the size of the cache's blocks
+//! and wherever they lie. Within a stretch a row scores the positions that it sees, and adds values in ascending order;
+//! positions that it does not see have a weight of exactly zero and their values are not touched. So what a row sees,
+//! and nothing else, decides its bits: neither the chunk it came in, nor its neighbours, nor its block table. Query
+//! heads that share a key-value head, and neighbouring tokens, are computed together.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use candlewick_engine::BlockId;
-use rayon::prelude::*;
+use half::{bf16, f16};
 
-use super::dot::tile;
-use super::exp::{exp_in_place, max};
-use super::lanes::{Kernel, LANES, Lanes, dispatch};
+use super::exp::exp;
+use super::lanes::{Element, Kernel, LANES, Lanes, dispatch};
+use super::pool::share;
 use super::rows::SharedOutput;
+use crate::cache::{KvDType, PagedKv};
 
-/// Rows of one task: what they score fits into the second-level cache.
-const SCORES_MAX: usize = 128 * 1024;
-/// Tokens of one task at most.
-const TASK_TOKENS_MAX: usize = 16;
+/// Positions between two looks at the running maximum.
+const STRETCH: usize = 64;
+/// Registers of positions in a stretch.
+const PARTS: usize = STRETCH / LANES;
+/// Query rows (tokens by heads) of one task, about: queries, scores and sums fit into the first-level cache.
+const TASK_ROWS: usize = 32;
 /// Multiply-adds below which one thread does it all.
 const PARALLEL_PRODUCTS_MIN: usize = 64 * 1024;
 
@@ -32,17 +40,17 @@ pub(crate) struct HeadShape {
     pub(crate) head_dim: usize,
 }
 
-/// The cache of one layer: keys and values, each `(blocks, kv heads, block_size, padded head)`.
-#[derive(Clone, Copy)]
-pub(crate) struct PagedKv<'a> {
-    /// Keys, already rotated.
-    pub(crate) keys: &'a [f32],
-    /// Values.
-    pub(crate) values: &'a [f32],
-    /// Tokens in a block.
-    pub(crate) block_size: usize,
-    /// `head_dim` rounded up to whole lanes; the padding is zero.
-    pub(crate) padded_head: usize,
+/// What is particular about the attention of a layer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct AttendOptions<'a> {
+    /// How many positions a row sees, itself included; `None` sees all.
+    pub(crate) window: Option<usize>,
+    /// Scores are bent to below this: `cap · tanh(score / cap)`.
+    pub(crate) soft_cap: Option<f32>,
+    /// What scores are multiplied by; `None` is 1/√head_dim.
+    pub(crate) scale: Option<f32>,
+    /// For each query head, the score of a place that has no value: it takes part in the softmax and adds nothing.
+    pub(crate) sinks: Option<&'a [f32]>,
 }
 
 /// Consecutive rows of the batch that are consecutive tokens of one sequence.
@@ -58,46 +66,49 @@ pub(crate) struct Segment<'a> {
     pub(crate) block_table: &'a [BlockId],
 }
 
-/// Attention of `q` over the cache. `q` and `out` are `(rows, heads × head_dim)`; `window` is how many positions a row
-/// sees, itself included.
+thread_local! {
+    /// A thread's scratch memory, kept from one task to the next.
+    static SCRATCH: Cell<Vec<f32>> = Cell::default();
+}
+
+/// Attention of `q` over the cache. `q` and `out` are `(rows, heads × head_dim)`.
 pub(crate) fn attend(
     q: &[f32],
     kv: PagedKv<'_>,
     segments: &[Segment<'_>],
     heads: HeadShape,
-    window: Option<usize>,
+    options: AttendOptions<'_>,
     out: &mut [f32],
 ) {
+    assert!(q.len() == out.len(), "a result for each query");
     let group = heads.num_heads / heads.num_kv_heads;
     let out = SharedOutput::new(out);
+    let task_tokens = (TASK_ROWS / group).max(1);
     let mut tasks = Vec::new();
     let mut num_products = 0;
     for segment in segments {
         let context = segment.start + segment.num_rows;
-        let visible = window.map_or(context, |window| context.min(window + TASK_TOKENS_MAX));
-        let num_tokens = (SCORES_MAX / (group * visible)).clamp(1, TASK_TOKENS_MAX);
-        num_products += segment.num_rows * visible * heads.num_heads * kv.padded_head;
-        for first in (0..segment.num_rows).step_by(num_tokens) {
-            let tokens = first..(first + num_tokens).min(segment.num_rows);
+        let seen = options.window.map_or(context, |window| context.min(window));
+        num_products += segment.num_rows * seen * heads.num_heads * kv.padded_head;
+        for first in (0..segment.num_rows).step_by(task_tokens) {
+            let tokens = first..(first + task_tokens).min(segment.num_rows);
             for kv_head in 0..heads.num_kv_heads {
-                tasks.push(Task {
-                    q,
-                    kv,
-                    segment,
-                    heads,
-                    window,
-                    tokens: tokens.clone(),
-                    kv_head,
-                    out: &out,
-                });
+                let tokens = tokens.clone();
+                tasks.push(Task { q, kv, segment, heads, options, tokens, kv_head, out: &out });
             }
         }
     }
-    if num_products < PARALLEL_PRODUCTS_MIN {
-        tasks.into_iter().for_each(dispatch);
-    } else {
-        tasks.into_par_iter().with_max_len(1).for_each(dispatch);
-    }
+    let min = if num_products < PARALLEL_PRODUCTS_MIN { tasks.len() } else { 1 };
+    share(tasks.len(), min, |range| {
+        for task in &tasks[range] {
+            match kv.dtype {
+                KvDType::F32 => dispatch(Of::<f32>(task, std::marker::PhantomData)),
+                KvDType::F16 => dispatch(Of::<f16>(task, std::marker::PhantomData)),
+                KvDType::Bf16 => dispatch(Of::<bf16>(task, std::marker::PhantomData)),
+                KvDType::Int8 => dispatch(Of::<i8>(task, std::marker::PhantomData)),
+            }
+        }
+    });
 }
 
 /// Some tokens of one segment, for the query heads of one key-value head.
@@ -106,25 +117,70 @@ struct Task<'a> {
     kv: PagedKv<'a>,
     segment: &'a Segment<'a>,
     heads: HeadShape,
-    window: Option<usize>,
+    options: AttendOptions<'a>,
     tokens: Range<usize>,
     kv_head: usize,
     out: &'a SharedOutput<'a>,
 }
 
-impl Kernel for Task<'_> {
+/// A task over a cache of such elements.
+struct Of<'a, E>(&'a Task<'a>, std::marker::PhantomData<E>);
+
+/// What a task keeps for each of its rows (tokens by query heads of the group).
+struct Rows<'a> {
+    /// `(rows, head_dim)`, scaled.
+    queries: &'a [f32],
+    /// `(rows, STRETCH)`: scores of the stretch, then weights.
+    scores: &'a mut [f32],
+    /// `(rows, padded_head)`: weighted sums of values so far.
+    sums: &'a mut [f32],
+    /// The largest score so far, what the sums are to be multiplied by for the stretch, and the weights' total.
+    state: &'a mut [State],
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    largest: f32,
+    correction: f32,
+    total: f32,
+}
+
+impl<E: Element> Kernel for Of<'_, E> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
-        let queries = self.queries();
-        let visible = self.first_visible(self.tokens.start)..self.segment.start + self.tokens.end;
-        let mut scores = vec![0.0; queries.len() / self.kv.padded_head * visible.len()];
-        // SAFETY: `dispatch` enabled `L`; no other task has these tokens and heads.
-        unsafe {
-            self.score::<L>(&queries, &visible, &mut scores);
-            self.weigh::<L>(&visible, &mut scores);
+        let task = self.0;
+        let (group, head_dim) = (task.group(), task.heads.head_dim);
+        let num_rows = task.tokens.len() * group;
+        let mut scratch = SCRATCH.take();
+        let gathered_len = head_dim * LANES;
+        let needed = gathered_len + num_rows * (head_dim + STRETCH + task.kv.padded_head);
+        if scratch.len() < needed {
+            scratch.resize(needed, 0.0);
         }
+        let (gathered, rest) = scratch.split_at_mut(gathered_len);
+        let (queries, rest) = rest.split_at_mut(num_rows * head_dim);
+        let (scores, rest) = rest.split_at_mut(num_rows * STRETCH);
+        let sums = &mut rest[..num_rows * task.kv.padded_head];
+        sums.fill(0.0);
+        task.scaled_queries(queries);
+        let mut state = Vec::with_capacity(num_rows);
+        state.extend((0..num_rows).map(|row| task.first_state(row % group)));
+        let mut rows = Rows { queries, scores, sums, state: &mut state };
+        let seen = task.first_visible(task.tokens.start)..task.segment.start + task.tokens.end;
+        for stretch in seen.start / STRETCH..seen.end.div_ceil(STRETCH) {
+            let stretch = stretch * STRETCH..(stretch + 1) * STRETCH;
+            let seen = stretch.start.max(seen.start)..stretch.end.min(seen.end);
+            // SAFETY: `dispatch` enabled `L`; no other task has these tokens and heads.
+            unsafe {
+                task.score::<L, E>(&seen, gathered, &mut rows);
+                task.weigh(&stretch, &mut rows);
+                task.add_values::<L, E>(&stretch, &mut rows);
+            }
+        }
+        task.finish(&rows);
+        SCRATCH.set(scratch);
     }
 }
 
@@ -139,14 +195,23 @@ impl Task<'_> {
     #[inline(always)]
     fn first_visible(&self, token: usize) -> usize {
         let position = self.segment.start + token;
-        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+        self.options.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
-    /// Where the keys or values of a block begin, for this task's head.
+    /// The positions of a stretch that a row sees, relative to its beginning.
     #[inline(always)]
-    fn block_start(&self, index: usize) -> usize {
-        let block = self.segment.block_table[index].0 as usize;
-        (block * self.heads.num_kv_heads + self.kv_head) * self.kv.block_size * self.kv.padded_head
+    fn seen_in(&self, stretch: &Range<usize>, row: usize) -> Range<usize> {
+        let token = self.tokens.start + row / self.group();
+        let start = self.first_visible(token).clamp(stretch.start, stretch.end);
+        let end = (self.segment.start + token + 1).clamp(start, stretch.end);
+        start - stretch.start..end - stretch.start
+    }
+
+    /// The cell of the cache that a position is in, for this task's head, and its slot there.
+    #[inline(always)]
+    fn cell(&self, position: usize) -> (&[u8], usize) {
+        let block = self.segment.block_table[position / self.kv.block_size].0 as usize;
+        (self.kv.cell(block, self.kv_head), position % self.kv.block_size)
     }
 
     /// Where the task's query heads of a token begin, in `q` and in `out`.
@@ -156,397 +221,379 @@ impl Task<'_> {
         (row * self.heads.num_heads + self.kv_head * self.group()) * self.heads.head_dim
     }
 
-    /// The task's queries as `(tokens × group, padded head)`, divided by √head_dim.
     #[inline(always)]
-    fn queries(&self) -> Vec<f32> {
-        let HeadShape { head_dim, .. } = self.heads;
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        let mut queries = vec![0.0; self.tokens.len() * self.group() * self.kv.padded_head];
-        let mut padded = queries.chunks_exact_mut(self.kv.padded_head);
-        for token in self.tokens.clone() {
-            let heads = &self.q[self.heads_start(token)..][..self.group() * head_dim];
-            // In this order, or the zip takes a row from `padded` for a head that is not there.
-            for (head, padded) in heads.chunks_exact(head_dim).zip(padded.by_ref()) {
-                padded.iter_mut().zip(head).for_each(|(padded, x)| *padded = x * scale);
-            }
+    fn scaled_queries(&self, out: &mut [f32]) {
+        let scale = self.options.scale.unwrap_or(1.0 / (self.heads.head_dim as f32).sqrt());
+        let of_token = self.group() * self.heads.head_dim;
+        for (token, out) in self.tokens.clone().zip(out.chunks_exact_mut(of_token)) {
+            let q = &self.q[self.heads_start(token)..][..of_token];
+            out.iter_mut().zip(q).for_each(|(out, q)| *out = q * scale);
         }
-        queries
     }
 
-    /// Scores of every query with every position in `visible`, as `(queries, visible)`. Some are of positions that a
-    /// query does not see, and are never looked at.
+    /// A row that has seen nothing yet, unless there is a sink.
+    #[inline(always)]
+    fn first_state(&self, head: usize) -> State {
+        match self.options.sinks {
+            Some(sinks) => {
+                State { largest: sinks[self.kv_head * self.group() + head], correction: 1.0, total: 1.0 }
+            }
+            None => State { largest: f32::NEG_INFINITY, correction: 1.0, total: 0.0 },
+        }
+    }
+
+    /// Scores of every row with the positions in `seen`, which lie in one stretch, and with those that share a register
+    /// with them. Some are of positions that a row does not see, and are never looked at.
     ///
     /// # Safety
     /// `L` is enabled.
     #[inline(always)]
-    unsafe fn score<L: Lanes>(&self, queries: &[f32], visible: &Range<usize>, scores: &mut [f32]) {
-        let block_size = self.kv.block_size;
-        for index in visible.start / block_size..visible.end.div_ceil(block_size) {
-            let slots = visible.start.max(index * block_size) - index * block_size
-                ..visible.end.min((index + 1) * block_size) - index * block_size;
-            let keys = &self.kv.keys[self.block_start(index)..][..block_size * self.kv.padded_head];
-            let mut slot = slots.start;
-            while slot < slots.end {
-                let column = index * block_size + slot - visible.start;
-                let keys = &keys[slot * self.kv.padded_head..];
-                // SAFETY: `L` is enabled by the caller's promise; the columns are those of slots below `slots.end`.
-                unsafe {
-                    if slot + 4 <= slots.end {
-                        self.score_columns::<L, 4>(queries, keys, column, visible.len(), scores);
-                        slot += 4;
-                    } else {
-                        self.score_columns::<L, 1>(queries, keys, column, visible.len(), scores);
-                        slot += 1;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Scores of every query with `C` keys.
-    ///
-    /// # Safety
-    /// `L` is enabled, and `column + C` is at most `width`.
-    #[inline(always)]
-    unsafe fn score_columns<L: Lanes, const C: usize>(
+    unsafe fn score<L: Lanes, E: Element>(
         &self,
-        queries: &[f32],
-        keys: &[f32],
-        column: usize,
-        width: usize,
-        scores: &mut [f32],
-    ) {
-        let num_queries = queries.len() / self.kv.padded_head;
-        let mut query = 0;
-        while query < num_queries {
-            // SAFETY: the caller's promise; no tile reaches past the last query.
-            unsafe {
-                match num_queries - query {
-                    _ if !L::MANY_REGISTERS => {
-                        self.score_tile::<L, 1, C>(queries, keys, &mut query, column, width, scores);
-                    }
-                    1 => self.score_tile::<L, 1, C>(queries, keys, &mut query, column, width, scores),
-                    2 => self.score_tile::<L, 2, C>(queries, keys, &mut query, column, width, scores),
-                    3 => self.score_tile::<L, 3, C>(queries, keys, &mut query, column, width, scores),
-                    _ => self.score_tile::<L, 4, C>(queries, keys, &mut query, column, width, scores),
-                }
-            }
-        }
-    }
-
-    /// Scores of `R` queries with `C` keys; moves `query` on.
-    ///
-    /// # Safety
-    /// `L` is enabled, and queries and columns are there.
-    #[inline(always)]
-    unsafe fn score_tile<L: Lanes, const R: usize, const C: usize>(
-        &self,
-        queries: &[f32],
-        keys: &[f32],
-        query: &mut usize,
-        column: usize,
-        width: usize,
-        scores: &mut [f32],
-    ) {
-        let row = self.kv.padded_head;
-        assert!(keys.len() >= C * row, "keys of a tile lie within their block");
-        // SAFETY: the caller's promise for the queries, the line above for the keys.
-        let sums =
-            unsafe { tile::<L, f32, R, C>(queries[*query * row..].as_ptr(), row, keys.as_ptr(), row, row) };
-        for (r, sums) in sums.into_iter().enumerate() {
-            scores[(*query + r) * width + column..][..C].copy_from_slice(&sums);
-        }
-        *query += R;
-    }
-
-    /// Softmax of the scores, and the sum of the values by it, into the output.
-    ///
-    /// # Safety
-    /// `L` is enabled, and no other thread has these tokens and heads.
-    #[inline(always)]
-    unsafe fn weigh<L: Lanes>(&self, visible: &Range<usize>, scores: &mut [f32]) {
-        let group = self.group();
-        let HeadShape { head_dim, .. } = self.heads;
-        for token in self.tokens.clone() {
-            let seen = self.first_visible(token)..self.segment.start + token + 1;
-            let first_query = (token - self.tokens.start) * group;
-            // SAFETY: the caller's promise.
-            let out = unsafe { self.out.slice(self.heads_start(token), group * head_dim) };
-            for head in 0..group {
-                let row = &mut scores[(first_query + head) * visible.len()..][..visible.len()];
-                let row = &mut row[seen.start - visible.start..seen.end - visible.start];
-                let shift = max(row);
-                let scale = 1.0 / exp_in_place(row, shift);
-                // The rest of the head's output is written by `add_values`; its scale waits here.
-                out[head * head_dim] = scale;
-            }
-            let mut head = 0;
-            while head < group {
-                let weights = &scores[(first_query + head) * visible.len() + seen.start - visible.start..];
-                let out = &mut out[head * head_dim..];
-                // SAFETY: `L` is enabled; no tile reaches past the last head of the group.
-                unsafe {
-                    head += match group - head {
-                        1 => self.add_values::<L, 1>(weights, visible.len(), &seen, out),
-                        _ if !L::MANY_REGISTERS => {
-                            self.add_values::<L, 1>(weights, visible.len(), &seen, out)
-                        }
-                        2 => self.add_values::<L, 2>(weights, visible.len(), &seen, out),
-                        3 => self.add_values::<L, 3>(weights, visible.len(), &seen, out),
-                        _ => self.add_values::<L, 4>(weights, visible.len(), &seen, out),
-                    };
-                }
-            }
-        }
-    }
-
-    /// The weighted sums of `R` heads; returns `R`. The first element of each head in `out` holds the head's scale.
-    ///
-    /// # Safety
-    /// `L` is enabled; `weights` holds `R` rows at distance `width`, each of `seen`.
-    #[inline(always)]
-    unsafe fn add_values<L: Lanes, const R: usize>(
-        &self,
-        weights: &[f32],
-        width: usize,
         seen: &Range<usize>,
-        out: &mut [f32],
-    ) -> usize {
-        let HeadShape { head_dim, .. } = self.heads;
-        let mut scales = [0.0; R];
-        for (r, scale) in scales.iter_mut().enumerate() {
-            *scale = out[r * head_dim];
+        gathered: &mut [f32],
+        rows: &mut Rows<'_>,
+    ) {
+        let stretch = seen.start / STRETCH * STRETCH;
+        let parts = (seen.start - stretch) / LANES..(seen.end - stretch).div_ceil(LANES);
+        let stride = self.kv.block_size;
+        if !stride.is_multiple_of(LANES) {
+            // Blocks that do not hold whole registers of positions: put a register's positions together first.
+            for part in parts {
+                let first = stretch + part * LANES;
+                self.gather::<E>(first..(first + LANES).min(seen.end), gathered);
+                // SAFETY: what was gathered is `head_dim` registers.
+                unsafe { self.score_parts::<L, f32, 1>([gathered.as_ptr()], LANES, part, rows) };
+            }
+        } else if parts.len() == PARTS && L::MANY_REGISTERS {
+            let mut keys = [std::ptr::null(); PARTS];
+            for (part, keys) in keys.iter_mut().enumerate() {
+                *keys = self.keys_at::<E>(stretch + part * LANES);
+            }
+            // SAFETY: keys of whole registers within their cells.
+            unsafe { self.score_parts::<L, E, PARTS>(keys, stride, 0, rows) };
+        } else {
+            for part in parts.clone() {
+                let keys = self.keys_at::<E>(stretch + part * LANES);
+                // SAFETY: as above.
+                unsafe { self.score_parts::<L, E, 1>([keys], stride, part, rows) };
+            }
         }
-        let mut dim = 0;
-        while dim < self.kv.padded_head {
-            // SAFETY: the caller's promise; `dim` and what is loaded from it stay below the padded head.
-            unsafe {
-                if dim + 4 * LANES <= self.kv.padded_head {
-                    let sums = self.sum_values::<L, R, 4>(weights, width, seen, dim);
-                    store_scaled(sums, scales, dim, head_dim, out);
-                    dim += 4 * LANES;
-                } else {
-                    let sums = self.sum_values::<L, R, 1>(weights, width, seen, dim);
-                    store_scaled(sums, scales, dim, head_dim, out);
-                    dim += LANES;
+        if self.kv.dtype == KvDType::Int8 {
+            self.scale_scores(seen, stretch, rows);
+        }
+    }
+
+    /// The keys from a position on: those of a register's positions for the first element of the head, and at each
+    /// `block_size` for the next.
+    #[inline(always)]
+    fn keys_at<E: Element>(&self, position: usize) -> *const E {
+        let (cell, slot) = self.cell(position);
+        let keys = &cell[slot * size_of::<E>()..self.kv.values_at()];
+        assert!(keys.len() >= ((self.heads.head_dim - 1) * self.kv.block_size + LANES) * size_of::<E>());
+        keys.as_ptr().cast()
+    }
+
+    /// Keys of up to a register's positions, widened, as `(head_dim, LANES)`.
+    #[inline(always)]
+    fn gather<E: Element>(&self, positions: Range<usize>, out: &mut [f32]) {
+        for (lane, position) in positions.enumerate() {
+            let (cell, slot) = self.cell(position);
+            for (d, out) in out.chunks_exact_mut(LANES).enumerate() {
+                let at = (d * self.kv.block_size + slot) * size_of::<E>();
+                let bytes = &cell[at..][..size_of::<E>()];
+                // SAFETY: an element's bytes, of a type for which every bit pattern is a value.
+                out[lane] = unsafe { bytes.as_ptr().cast::<E>().read_unaligned() }.widen();
+            }
+        }
+    }
+
+    /// Scores of every row with `C` registers of positions.
+    ///
+    /// # Safety
+    /// `L` is enabled; each of `keys` is valid for `head_dim` registers at distance `stride`.
+    #[inline(always)]
+    unsafe fn score_parts<L: Lanes, K: Element, const C: usize>(
+        &self,
+        keys: [*const K; C],
+        stride: usize,
+        part: usize,
+        rows: &mut Rows<'_>,
+    ) {
+        let num_rows = rows.state.len();
+        let mut row = 0;
+        while row < num_rows {
+            // SAFETY: the caller's promise; no tile reaches past the last row.
+            row += unsafe {
+                match num_rows - row {
+                    _ if !L::MANY_REGISTERS => self.score_tile::<L, K, 1, C>(keys, stride, part, row, rows),
+                    1 => self.score_tile::<L, K, 1, C>(keys, stride, part, row, rows),
+                    2 => self.score_tile::<L, K, 2, C>(keys, stride, part, row, rows),
+                    3 => self.score_tile::<L, K, 3, C>(keys, stride, part, row, rows),
+                    _ => self.score_tile::<L, K, 4, C>(keys, stride, part, row, rows),
                 }
+            };
+        }
+    }
+
+    /// Scores of `R` rows; returns `R`. Each is one sum over the head, in order.
+    ///
+    /// # Safety
+    /// As above, and the rows are there.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
+    unsafe fn score_tile<L: Lanes, K: Element, const R: usize, const C: usize>(
+        &self,
+        keys: [*const K; C],
+        stride: usize,
+        part: usize,
+        row: usize,
+        rows: &mut Rows<'_>,
+    ) -> usize {
+        let head_dim = self.heads.head_dim;
+        let queries = rows.queries[row * head_dim..][..R * head_dim].as_ptr();
+        // SAFETY: the caller's promise for the keys; the queries were just sliced.
+        let sums = unsafe {
+            let mut sums = [[L::zero(); C]; R];
+            for d in 0..head_dim {
+                let mut parts = [L::zero(); C];
+                for c in 0..C {
+                    parts[c] = K::load::<L>(keys[c].wrapping_add(d.wrapping_mul(stride)));
+                }
+                for r in 0..R {
+                    let q = L::splat_from(queries.wrapping_add(r.wrapping_mul(head_dim).wrapping_add(d)));
+                    for c in 0..C {
+                        sums[r][c] = sums[r][c].add_product(q, parts[c]);
+                    }
+                }
+            }
+            sums
+        };
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (c, sum) in sums.into_iter().enumerate() {
+                let out = &mut rows.scores[(row + r) * STRETCH + (part + c) * LANES..][..LANES];
+                // SAFETY: sixteen places, just sliced.
+                unsafe { sum.store(out.as_mut_ptr()) };
             }
         }
         R
     }
 
-    /// `Σ_p weight[p] · value[p][dim..]` for `R` heads, position by position.
+    /// Keys of bytes have a scale for each position.
+    #[inline(always)]
+    fn scale_scores(&self, seen: &Range<usize>, stretch: usize, rows: &mut Rows<'_>) {
+        let mut scales = [0.0f32; STRETCH];
+        for position in seen.clone() {
+            let (cell, slot) = self.cell(position);
+            scales[position - stretch] = self.kv.key_scale(cell, slot);
+        }
+        for scores in rows.scores.as_chunks_mut::<STRETCH>().0 {
+            scores.iter_mut().zip(&scales).for_each(|(score, scale)| *score *= scale);
+        }
+    }
+
+    /// Scores to weights: what a row does not see becomes zero, and the rest is relative to the largest so far.
+    #[inline(always)]
+    fn weigh(&self, stretch: &Range<usize>, rows: &mut Rows<'_>) {
+        let value_scales = (self.kv.dtype == KvDType::Int8).then(|| self.value_scales(stretch));
+        let scores = rows.scores.as_chunks_mut::<STRETCH>().0;
+        for (row, (scores, state)) in scores.iter_mut().zip(rows.state.iter_mut()).enumerate() {
+            let seen = self.seen_in(stretch, row);
+            if seen.is_empty() {
+                continue;
+            }
+            if let Some(cap) = self.options.soft_cap {
+                scores[seen.clone()].iter_mut().for_each(|score| *score = cap * (*score / cap).tanh());
+            }
+            scores[..seen.start].fill(f32::NEG_INFINITY);
+            scores[seen.end..].fill(f32::NEG_INFINITY);
+            let largest = maximum(scores);
+            let largest = if largest > state.largest { largest } else { state.largest };
+            state.correction = exp(state.largest - largest);
+            state.largest = largest;
+            state.total = state.total * state.correction + exponentials(scores, largest);
+            if let Some(scales) = &value_scales {
+                scores.iter_mut().zip(scales).for_each(|(weight, scale)| *weight *= scale);
+            }
+        }
+    }
+
+    /// Values of bytes have a scale for each position; those that no row of the task sees are left at zero.
+    #[inline(always)]
+    fn value_scales(&self, stretch: &Range<usize>) -> [f32; STRETCH] {
+        let mut scales = [0.0; STRETCH];
+        let end = stretch.end.min(self.segment.start + self.tokens.end);
+        for position in stretch.start.max(self.first_visible(self.tokens.start))..end {
+            let (cell, slot) = self.cell(position);
+            scales[position - stretch.start] = self.kv.value_scale(cell, slot);
+        }
+        scales
+    }
+
+    /// Adds the weighted values of a stretch to each row's sums.
     ///
     /// # Safety
-    /// As for `add_values`; `dim + 16 C` is at most the padded head.
+    /// `L` is enabled.
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)]
-    unsafe fn sum_values<L: Lanes, const R: usize, const C: usize>(
-        &self,
-        weights: &[f32],
-        width: usize,
-        seen: &Range<usize>,
-        dim: usize,
-    ) -> [[L; C]; R] {
-        let block_size = self.kv.block_size;
-        let mut rows = [&weights[..seen.len()]; R];
-        for r in 1..R {
-            rows[r] = &weights[r * width..][..seen.len()];
-        }
-        // SAFETY: `L` is enabled.
-        let zero = unsafe { L::zero() };
-        let mut sums = [[zero; C]; R];
-        for index in seen.start / block_size..seen.end.div_ceil(block_size) {
-            let values = &self.kv.values[self.block_start(index)..][..block_size * self.kv.padded_head];
-            let positions = seen.start.max(index * block_size)..seen.end.min((index + 1) * block_size);
-            let first = (positions.start - index * block_size) * self.kv.padded_head + dim;
-            let mut value = values[first..].as_ptr();
-            for column in positions.start - seen.start..positions.end - seen.start {
-                let mut parts = [zero; C];
-                for c in 0..C {
-                    // SAFETY: the slots of `positions` lie within the block, which was just sliced.
-                    parts[c] = unsafe { L::load_f32(value.wrapping_add(c * LANES)) };
-                }
-                value = value.wrapping_add(self.kv.padded_head);
-                for r in 0..R {
-                    // SAFETY: `L` is enabled.
-                    let weight = unsafe { L::splat(rows[r][column]) };
-                    for c in 0..C {
-                        // SAFETY: as above.
-                        sums[r][c] = unsafe { sums[r][c].add_product(weight, parts[c]) };
+    unsafe fn add_values<L: Lanes, E: Element>(&self, stretch: &Range<usize>, rows: &mut Rows<'_>) {
+        let num_rows = rows.state.len();
+        let mut row = 0;
+        while row < num_rows {
+            let seen = self.seen_in(stretch, row);
+            // Rows that see the same are computed together.
+            let most = if L::MANY_REGISTERS { (num_rows - row).min(4) } else { 1 };
+            let alike = (1..most).take_while(|next| self.seen_in(stretch, row + next) == seen).count() + 1;
+            if !seen.is_empty() {
+                // SAFETY: the caller's promise; the rows are there.
+                unsafe {
+                    match alike {
+                        1 => self.add_values_of::<L, E, 1>(stretch, &seen, row, rows),
+                        2 => self.add_values_of::<L, E, 2>(stretch, &seen, row, rows),
+                        3 => self.add_values_of::<L, E, 3>(stretch, &seen, row, rows),
+                        _ => self.add_values_of::<L, E, 4>(stretch, &seen, row, rows),
                     }
                 }
             }
+            row += alike;
         }
-        sums
     }
-}
 
-/// Writes sums, scaled, to the elements of each head from `dim` on, without the padding.
-///
-/// # Safety
-/// `L` is enabled.
-#[inline(always)]
-unsafe fn store_scaled<L: Lanes, const R: usize, const C: usize>(
-    sums: [[L; C]; R],
-    scales: [f32; R],
-    dim: usize,
-    head_dim: usize,
-    out: &mut [f32],
-) {
-    for (r, sums) in sums.into_iter().enumerate() {
-        for (c, sum) in sums.into_iter().enumerate() {
-            let mut lanes = [0.0; LANES];
-            // SAFETY: sixteen lanes into sixteen places.
-            unsafe { sum.store(lanes.as_mut_ptr()) };
-            let first = dim + c * LANES;
-            let num = head_dim.saturating_sub(first).min(LANES);
-            for (out, lane) in out[r * head_dim + first.min(head_dim)..][..num].iter_mut().zip(lanes) {
-                *out = lane * scales[r];
+    /// The same for `R` rows that see the same.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline(always)]
+    unsafe fn add_values_of<L: Lanes, E: Element, const R: usize>(
+        &self,
+        stretch: &Range<usize>,
+        seen: &Range<usize>,
+        row: usize,
+        rows: &mut Rows<'_>,
+    ) {
+        let mut dim = 0;
+        while dim < self.kv.padded_head {
+            // SAFETY: the caller's promise; `dim` and what is loaded from it stay below the padded head.
+            unsafe {
+                if L::MANY_REGISTERS && dim + 4 * LANES <= self.kv.padded_head {
+                    self.add_values_tile::<L, E, R, 4>(stretch, seen, row, dim, rows);
+                    dim += 4 * LANES;
+                } else {
+                    self.add_values_tile::<L, E, R, 1>(stretch, seen, row, dim, rows);
+                    dim += LANES;
+                }
             }
         }
     }
+
+    /// `R` rows by `C` registers of the head, position by position.
+    ///
+    /// # Safety
+    /// As above; `dim + 16 C` is at most the padded head.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
+    unsafe fn add_values_tile<L: Lanes, E: Element, const R: usize, const C: usize>(
+        &self,
+        stretch: &Range<usize>,
+        seen: &Range<usize>,
+        row: usize,
+        dim: usize,
+        rows: &mut Rows<'_>,
+    ) {
+        let (block_size, padded_head) = (self.kv.block_size, self.kv.padded_head);
+        let sums_at = rows.sums[row * padded_head..][..R * padded_head].as_mut_ptr().wrapping_add(dim);
+        let weights_at = rows.scores[row * STRETCH..][..R * STRETCH].as_ptr();
+        // SAFETY: `L` is enabled; sums and weights of `R` rows were just sliced.
+        unsafe {
+            let mut sums = [[L::zero(); C]; R];
+            for r in 0..R {
+                let correction = L::splat(rows.state[row + r].correction);
+                for c in 0..C {
+                    let sum = L::load_f32(sums_at.wrapping_add(r * padded_head + c * LANES));
+                    sums[r][c] = L::zero().add_product(sum, correction);
+                }
+            }
+            let mut position = stretch.start + seen.start;
+            let end = stretch.start + seen.end;
+            while position < end {
+                let (cell, slot) = self.cell(position);
+                let num = (block_size - slot).min(end - position);
+                let values = &cell[self.kv.values_at()..][..block_size * padded_head * size_of::<E>()];
+                let mut value = values.as_ptr().cast::<E>().wrapping_add(slot * padded_head + dim);
+                let mut weight = weights_at.wrapping_add(position - stretch.start);
+                for _ in 0..num {
+                    let mut parts = [L::zero(); C];
+                    for c in 0..C {
+                        parts[c] = E::load::<L>(value.wrapping_add(c * LANES));
+                    }
+                    for r in 0..R {
+                        let weight = L::splat_from(weight.wrapping_add(r * STRETCH));
+                        for c in 0..C {
+                            sums[r][c] = sums[r][c].add_product(weight, parts[c]);
+                        }
+                    }
+                    value = value.wrapping_add(padded_head);
+                    weight = weight.wrapping_add(1);
+                }
+                position += num;
+            }
+            for r in 0..R {
+                for c in 0..C {
+                    sums[r][c].store(sums_at.wrapping_add(r * padded_head + c * LANES));
+                }
+            }
+        }
+    }
+
+    /// Sums by totals, to the output.
+    #[inline(always)]
+    fn finish(&self, rows: &Rows<'_>) {
+        let (group, head_dim) = (self.group(), self.heads.head_dim);
+        for (token, first) in self.tokens.clone().zip((0..).step_by(group)) {
+            // SAFETY: no other task has these tokens and heads.
+            let out = unsafe { self.out.slice(self.heads_start(token), group * head_dim) };
+            for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                let scale = 1.0 / rows.state[first + head].total;
+                let sums = &rows.sums[(first + head) * self.kv.padded_head..][..head_dim];
+                out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * scale);
+            }
+        }
+    }
+}
+
+/// The largest score; a NaN is passed over.
+#[inline(always)]
+fn maximum(scores: &[f32; STRETCH]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in scores.as_chunks::<LANES>().0 {
+        for (lane, &score) in lanes.iter_mut().zip(chunk) {
+            *lane = if score > *lane { score } else { *lane };
+        }
+    }
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] = if lanes[lane + half] > lanes[lane] { lanes[lane + half] } else { lanes[lane] };
+        }
+    }
+    lanes[0]
+}
+
+/// Replaces each score by e^(score − shift) and returns their sum.
+#[inline(always)]
+fn exponentials(scores: &mut [f32; STRETCH], shift: f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    for chunk in scores.as_chunks_mut::<LANES>().0 {
+        for (lane, score) in lanes.iter_mut().zip(chunk) {
+            *score = exp(*score - shift);
+            *lane += *score;
+        }
+    }
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    lanes[0]
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernels::tests::noise;
-
-    /// One sequence in a cache of shuffled blocks.
-    struct Sequence {
-        heads: HeadShape,
-        block_size: usize,
-        q: Vec<f32>,
-        /// `(positions, kv heads, head_dim)`.
-        k: Vec<f32>,
-        v: Vec<f32>,
-        keys: Vec<f32>,
-        values: Vec<f32>,
-        block_table: Vec<BlockId>,
-    }
-
-    impl Sequence {
-        fn new(len: usize, heads: HeadShape, block_size: usize) -> Self {
-            let HeadShape { num_heads, num_kv_heads, head_dim } = heads;
-            let num_blocks = len.div_ceil(block_size);
-            let padded = head_dim.next_multiple_of(LANES);
-            let block_table: Vec<_> = (0..num_blocks as u32).rev().map(BlockId).collect();
-            let (k, v) = (noise(2, len * num_kv_heads * head_dim), noise(3, len * num_kv_heads * head_dim));
-            // What lies in slots that nobody wrote must never be looked at.
-            let mut keys = vec![f32::NAN; num_blocks * num_kv_heads * block_size * padded];
-            let mut values = keys.clone();
-            for position in 0..len {
-                for head in 0..num_kv_heads {
-                    let block = block_table[position / block_size].0 as usize;
-                    let to = ((block * num_kv_heads + head) * block_size + position % block_size) * padded;
-                    let from = (position * num_kv_heads + head) * head_dim;
-                    for (cache, given) in [(&mut keys, &k), (&mut values, &v)] {
-                        cache[to..to + padded].fill(0.0);
-                        cache[to..to + head_dim].copy_from_slice(&given[from..from + head_dim]);
-                    }
-                }
-            }
-            Self {
-                heads,
-                block_size,
-                q: noise(1, len * num_heads * head_dim),
-                k,
-                v,
-                keys,
-                values,
-                block_table,
-            }
-        }
-
-        fn width(&self) -> usize {
-            self.heads.num_heads * self.heads.head_dim
-        }
-
-        /// Attention of the rows from `start` on.
-        fn attend(&self, rows: Range<usize>, window: Option<usize>) -> Vec<f32> {
-            let padded_head = self.heads.head_dim.next_multiple_of(LANES);
-            let kv =
-                PagedKv { keys: &self.keys, values: &self.values, block_size: self.block_size, padded_head };
-            let segment = Segment {
-                first_row: 0,
-                num_rows: rows.len(),
-                start: rows.start,
-                block_table: &self.block_table,
-            };
-            let q = &self.q[rows.start * self.width()..rows.end * self.width()];
-            let mut out = vec![f32::NAN; q.len()];
-            attend(q, kv, &[segment], self.heads, window, &mut out);
-            out
-        }
-
-        /// The same by the formula, in double precision.
-        fn by_the_book(&self, row: usize, head: usize, window: Option<usize>) -> Vec<f64> {
-            let HeadShape { num_heads, num_kv_heads, head_dim } = self.heads;
-            let kv_head = head / (num_heads / num_kv_heads);
-            let q = &self.q[(row * num_heads + head) * head_dim..][..head_dim];
-            let at = |x: &[f32], position: usize| {
-                x[(position * num_kv_heads + kv_head) * head_dim..][..head_dim].to_vec()
-            };
-            let first = window.map_or(0, |window| (row + 1).saturating_sub(window));
-            let weights: Vec<f64> = (first..=row)
-                .map(|position| {
-                    let dot: f64 =
-                        q.iter().zip(at(&self.k, position)).map(|(q, k)| f64::from(*q) * f64::from(k)).sum();
-                    (dot / (head_dim as f64).sqrt()).exp()
-                })
-                .collect();
-            let total: f64 = weights.iter().sum();
-            let mut out = vec![0.0; head_dim];
-            for (position, weight) in (first..=row).zip(weights) {
-                for (out, v) in out.iter_mut().zip(at(&self.v, position)) {
-                    *out += weight / total * f64::from(v);
-                }
-            }
-            out
-        }
-    }
-
-    const SHAPES: [(usize, usize, usize, usize); 6] =
-        [(1, 1, 2, 4), (3, 3, 18, 16), (6, 2, 16, 3), (14, 2, 64, 16), (4, 1, 80, 1), (5, 1, 128, 32)];
-
-    #[test]
-    fn agrees_with_the_formula() {
-        for (num_heads, num_kv_heads, head_dim, block_size) in SHAPES {
-            let heads = HeadShape { num_heads, num_kv_heads, head_dim };
-            let len = 61;
-            let sequence = Sequence::new(len, heads, block_size);
-            for window in [None, Some(1), Some(20), Some(500)] {
-                let out = sequence.attend(0..len, window);
-                for row in 0..len {
-                    for head in 0..num_heads {
-                        let found = &out[(row * num_heads + head) * head_dim..][..head_dim];
-                        for (found, expected) in found.iter().zip(sequence.by_the_book(row, head, window)) {
-                            let off = (f64::from(*found) - expected).abs();
-                            assert!(off < 1e-5, "{heads:?} {window:?} row {row}: {found}, not {expected}");
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn neither_chunks_nor_blocks_change_a_bit() {
-        for (num_heads, num_kv_heads, head_dim, _) in SHAPES {
-            let heads = HeadShape { num_heads, num_kv_heads, head_dim };
-            let len = 75;
-            for window in [None, Some(20)] {
-                let whole = Sequence::new(len, heads, 16).attend(0..len, window);
-                for (chunk, block_size) in [(1, 16), (7, 4), (64, 1), (75, 128)] {
-                    let sequence = Sequence::new(len, heads, block_size);
-                    let parts: Vec<f32> = (0..len)
-                        .step_by(chunk)
-                        .flat_map(|start| sequence.attend(start..(start + chunk).min(len), window))
-                        .collect();
-                    assert!(parts == whole, "{heads:?} {window:?} chunks of {chunk}, blocks of {block_size}");
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -35,6 +35,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load_bf16(from: *const bf16) -> Self;
     /// From memory, widened.
     unsafe fn load_f16(from: *const f16) -> Self;
+    /// From memory, widened.
+    unsafe fn load_i8(from: *const i8) -> Self;
     /// Sixteen pairs of bf16 from memory, widened: the first of each, and the second.
     unsafe fn load_bf16_pairs(from: *const u8) -> (Self, Self);
     /// To memory.
@@ -99,6 +101,20 @@ impl Element for f16 {
     unsafe fn load<L: Lanes>(from: *const Self) -> L {
         // SAFETY: the caller's promise.
         unsafe { L::load_f16(from) }
+    }
+}
+
+impl Element for i8 {
+    const ZERO: Self = 0;
+
+    fn widen(self) -> f32 {
+        f32::from(self)
+    }
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::load_i8(from) }
     }
 }
 
@@ -219,6 +235,12 @@ impl Lanes for Portable {
     unsafe fn load_f16(from: *const f16) -> Self {
         // SAFETY: the caller's promise of sixteen elements.
         Self(unsafe { from.cast::<[f16; LANES]>().read_unaligned() }.map(f16::to_f32))
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: the caller's promise of sixteen elements.
+        Self(unsafe { from.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from))
     }
 
     #[inline(always)]
@@ -346,6 +368,16 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn load_i8(from: *const i8) -> Self {
+            // SAFETY: as above.
+            unsafe {
+                let bytes = _mm_maskload_epi32(from.cast(), _mm_set1_epi32(-1));
+                let widen = |bytes| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+                Self(widen(bytes), widen(_mm_unpackhi_epi64(bytes, bytes)))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn load_bf16_pairs(from: *const u8) -> (Self, Self) {
             // SAFETY: as above. A bf16 is the upper half of an f32.
             unsafe {
@@ -417,6 +449,15 @@ mod x86 {
         unsafe fn splat_from(from: *const f32) -> Self {
             // SAFETY: as above; the other lanes are not read.
             unsafe { Self(_mm512_broadcastss_ps(_mm_maskz_loadu_ps(1, from))) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_i8(from: *const i8) -> Self {
+            // SAFETY: as above.
+            unsafe {
+                let bytes = _mm_maskz_loadu_epi32(0xF, from.cast());
+                Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)))
+            }
         }
 
         #[inline(always)]

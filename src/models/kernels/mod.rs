@@ -9,14 +9,9 @@ pub(crate) mod attention;
 pub(crate) mod dot;
 pub(crate) mod exp;
 pub(crate) mod lanes;
-pub(crate) mod linear;
 pub(crate) mod norm;
-// Not called yet: the layers come to it next.
-#[allow(dead_code)]
 pub(crate) mod packed;
-#[allow(dead_code)]
 pub(crate) mod pages;
-#[allow(dead_code)]
 pub(crate) mod pool;
 pub(crate) mod rope;
 pub(crate) mod rows;

@@ -310,12 +310,6 @@ impl Drop for Installed {
     }
 }
 
-/// Threads that a [`share`] on this thread would use.
-pub(crate) fn num_threads() -> usize {
-    // SAFETY: `install` borrows the pool for as long as it is set.
-    INSTALLED.get().map_or(1, |pool| unsafe { &*pool }.num_threads())
-}
-
 /// Calls `body` with ranges that together make `0..len`, each of at least `min` items but the last, on the threads of
 /// the pool that the caller is in; on its own thread if it is in none, or within a region already. Large ranges are given
 /// out first and small ones last, so that all threads end at about the same time.
@@ -412,7 +406,10 @@ mod tests {
         for round in 0..2000 {
             if round % 500 == 0 {
                 // Long enough for the workers to park; what is tested does not depend on whether they did.
-                std::thread::sleep(SPIN * 5);
+                let until = Instant::now() + SPIN * 5;
+                while Instant::now() < until {
+                    std::thread::yield_now();
+                }
             }
             assert_eq!(counts(&pool, 64, 1), vec![1; 64]);
         }

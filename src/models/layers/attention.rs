@@ -4,19 +4,18 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor,
 use candlewick_engine::LoadError;
 
 use super::decoder::{DecoderConfig, LayerConfig};
-use super::linear::Linear;
+use super::linear::{Around, Linear};
 use super::norm::RmsNorm;
 use super::rope::Angles;
 use super::slice::contiguous;
-use crate::cache::KvCache;
-use crate::kernels::attention::{HeadShape, PagedKv, Segment, attend};
+use crate::cache::{KvCache, PagedKv};
+use crate::kernels::attention::{AttendOptions, HeadShape, Segment, attend};
+use crate::kernels::rope::{HeadOptions, place};
 use crate::weights::WeightReader;
 
 /// The attention of one layer.
 pub(crate) struct Attention {
-    q: Linear,
-    k: Linear,
-    v: Linear,
+    qkv: Linear,
     o: Linear,
     q_norm: Option<RmsNorm>,
     k_norm: Option<RmsNorm>,
@@ -35,72 +34,71 @@ impl Attention {
     ) -> std::result::Result<Self, LoadError> {
         let HeadShape { num_heads, num_kv_heads, head_dim } = config.heads;
         let (hidden, q_width, kv_width) = (config.hidden_size, num_heads * head_dim, num_kv_heads * head_dim);
-        let mut linear =
-            |part: &str, shape, bias| Linear::load(weights, &format!("{name}.{part}"), shape, bias);
-        let q = linear("q_proj", [hidden, q_width], config.qkv_bias)?;
-        let k = linear("k_proj", [hidden, kv_width], config.qkv_bias)?;
-        let v = linear("v_proj", [hidden, kv_width], config.qkv_bias)?;
-        let o = linear("o_proj", [q_width, hidden], config.o_bias)?;
+        let [q, k, v] = ["q_proj", "k_proj", "v_proj"].map(|part| format!("{name}.{part}"));
+        let parts = [(q.as_str(), q_width), (k.as_str(), kv_width), (v.as_str(), kv_width)];
+        let qkv = Linear::joined(weights, &parts, hidden, config.qkv_bias)?;
+        let o = Linear::load(weights, &format!("{name}.o_proj"), [q_width, hidden], config.o_bias)?;
         let mut norm = |part: &str| {
             let load = || RmsNorm::load(weights, &format!("{name}.{part}"), head_dim, config.rms_norm_eps);
             config.qk_norm.then(load).transpose()
         };
         let (q_norm, k_norm) = (norm("q_norm")?, norm("k_norm")?);
-        Ok(Self { q, k, v, o, q_norm, k_norm, heads: config.heads, layer: config.layers[index], index })
+        Ok(Self { qkv, o, q_norm, k_norm, heads: config.heads, layer: config.layers[index], index })
     }
 
-    /// `(rows, hidden)` → the same. Writes the rows' keys and values to the cache.
+    /// `x + attention(norm(x))`: `(rows, hidden)` → the same. Writes the rows' keys and values to the cache.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
+        norm: &RmsNorm,
         angles: &Angles,
         segments: &[Segment<'_>],
         cache: &mut KvCache,
     ) -> Result<Tensor> {
-        // 1. Projections: (rows, hidden) → (rows, heads × head_dim)
-        let (q, k, v) = (self.q.forward(x)?, self.k.forward(x)?, self.v.forward(x)?);
-        // 2. Norms of each head, where the family has them
-        let q = self.norm_heads(self.q_norm.as_ref(), q)?;
-        let k = self.norm_heads(self.k_norm.as_ref(), k)?;
-        // 3. Positions, except in layers without
-        let (q, k) = if self.layer.rope { (angles.rotate(&q)?, angles.rotate(&k)?) } else { (q, k) };
-        // 4. Keys and values into the blocks of their sequences
-        write_cache(cache, self.index, segments, &k, &v)?;
-        // 5. Each row looks back over its own sequence: (rows, heads × head_dim)
+        // 1. Projections: (rows, hidden) → (rows, (heads + 2 kv heads) × head_dim)
+        let qkv = self.qkv.forward_with(x, Around { norm: Some(norm), residual: None })?;
+        // 2. Norms of each head where the family has them, positions except in layers without, keys and values into the
+        //    blocks of their sequences: (rows, heads × head_dim)
+        let q = self.place(&qkv, angles, segments, cache)?;
+        // 3. Each row looks back over its own sequence: (rows, heads × head_dim)
         let kv = cache.layer(self.index);
-        let seen =
-            q.apply_op1_no_bwd(&AttendOp { kv, segments, heads: self.heads, window: self.layer.window })?;
-        // 6. Heads back together: (rows, hidden)
-        self.o.forward(&seen)
+        let options = AttendOptions { window: self.layer.window, ..AttendOptions::default() };
+        let seen = q.apply_op1_no_bwd(&AttendOp { kv, segments, heads: self.heads, options })?;
+        // 4. Heads back together: (rows, hidden)
+        self.o.forward_with(&seen, Around { norm: None, residual: Some(x) })
     }
 
-    fn norm_heads(&self, norm: Option<&RmsNorm>, x: Tensor) -> Result<Tensor> {
-        let Some(norm) = norm else { return Ok(x) };
-        let shape = x.shape().clone();
-        norm.forward(&x.reshape(((), self.heads.head_dim))?)?.reshape(shape)
+    fn place(
+        &self,
+        qkv: &Tensor,
+        angles: &Angles,
+        segments: &[Segment<'_>],
+        cache: &mut KvCache,
+    ) -> Result<Tensor> {
+        let (rows, _) = qkv.dims2()?;
+        let (storage, at) = qkv.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else {
+            bail!("the KV cache is in main memory, and the keys are not");
+        };
+        let options = HeadOptions {
+            q_norm: self.q_norm.as_ref().map(RmsNorm::as_kernel),
+            k_norm: self.k_norm.as_ref().map(RmsNorm::as_kernel),
+            rotation: self.layer.rope.then(|| angles.rotation()),
+        };
+        let width = self.heads.num_heads * self.heads.head_dim;
+        let mut q = vec![0.0; rows * width];
+        let block_size = cache.shape().block_size as usize;
+        let writer = cache.writer(self.index);
+        place(contiguous(storage, at)?, segments, self.heads, options, writer, block_size, &mut q);
+        Tensor::from_vec(q, (rows, width), qkv.device())
     }
-}
-
-fn write_cache(
-    cache: &mut KvCache,
-    layer: usize,
-    segments: &[Segment<'_>],
-    k: &Tensor,
-    v: &Tensor,
-) -> Result<()> {
-    let ((keys, keys_at), (values, values_at)) = (k.storage_and_layout(), v.storage_and_layout());
-    let (Storage::Cpu(keys), Storage::Cpu(values)) = (&*keys, &*values) else {
-        bail!("the KV cache is in main memory, and the keys are not");
-    };
-    cache.write(layer, segments, contiguous(keys, keys_at)?, contiguous(values, values_at)?);
-    Ok(())
 }
 
 struct AttendOp<'a> {
     kv: PagedKv<'a>,
     segments: &'a [Segment<'a>],
     heads: HeadShape,
-    window: Option<usize>,
+    options: AttendOptions<'a>,
 }
 
 impl CustomOp1 for AttendOp<'_> {
@@ -111,7 +109,7 @@ impl CustomOp1 for AttendOp<'_> {
     fn cpu_fwd(&self, q: &CpuStorage, at: &Layout) -> Result<(CpuStorage, Shape)> {
         let q = contiguous::<f32>(q, at)?;
         let mut out = vec![0.0; q.len()];
-        attend(q, self.kv, self.segments, self.heads, self.window, &mut out);
+        attend(q, self.kv, self.segments, self.heads, self.options, &mut out);
         Ok((CpuStorage::F32(out), at.shape().clone()))
     }
 }

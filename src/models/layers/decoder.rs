@@ -6,16 +6,16 @@ use candlewick_engine::LoadError;
 
 use super::attention::Attention;
 use super::embedding::{Embedding, gather};
-use super::linear::Linear;
+use super::linear::{Around, Linear};
 use super::mlp::Mlp;
 use super::norm::RmsNorm;
-use super::residual::residual;
 use super::rope::{Rope, RopeConfig};
 use crate::batch::Batch;
 use crate::cache::KvCache;
 use crate::config::{Config, corrupt};
 use crate::kernels::activation::Activation;
 use crate::kernels::attention::HeadShape;
+use crate::kernels::packed::Kind;
 use crate::weights::WeightReader;
 
 /// Everything that tells one decoder from another.
@@ -200,18 +200,28 @@ impl Decoder {
             && weights.checkpoint().has("embed_tokens.weight");
         let prefix = if bare { "" } else { "model." };
         let embed_name = format!("{prefix}embed_tokens");
-        let embedding = Embedding::load(weights, &embed_name, config.vocab_size, config.hidden_size)?;
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        let (embedding, tied) = if is_tied(config, weights, &embed_name) {
+            let (embedding, head) = Embedding::load_tied(weights, &embed_name, vocab, hidden)?;
+            (embedding, Some(head))
+        } else {
+            (Embedding::load(weights, &embed_name, vocab, hidden)?, None)
+        };
         let blocks = (0..config.layers.len())
             .map(|index| Block::load(weights, &format!("{prefix}layers.{index}"), config, index))
             .collect::<std::result::Result<_, _>>()?;
         let norm = RmsNorm::load(weights, &format!("{prefix}norm"), config.hidden_size, config.rms_norm_eps)?;
-        let head = if is_tied(config, weights, &embed_name) {
-            Linear::tied(embedding.table().clone())
-        } else {
-            Linear::load(weights, "lm_head", [config.hidden_size, config.vocab_size], false)?
+        let head = match tied {
+            Some(head) => head,
+            None => Linear::load(weights, "lm_head", [hidden, vocab], false)?,
         };
         let rope = Rope::new(config.rope.clone(), config.heads.head_dim);
         Ok(Self { embedding, blocks, norm, head, rope })
+    }
+
+    /// What its largest matrix is kept as.
+    pub(crate) fn kind(&self) -> Kind {
+        self.head.kind()
     }
 
     /// The residual stream after the last block: `(rows, hidden)`.
@@ -219,15 +229,8 @@ impl Decoder {
         let angles = self.rope.angles(&batch.positions);
         let mut x = self.embedding.forward(&batch.token_ids)?;
         for block in &self.blocks {
-            let seen = block.attention.forward(
-                &block.attention_norm.forward(&x)?,
-                &angles,
-                &batch.segments,
-                cache,
-            )?;
-            x = residual(&x, &seen)?;
-            let thought = block.mlp.forward(&block.mlp_norm.forward(&x)?)?;
-            x = residual(&x, &thought)?;
+            x = block.attention.forward(&x, &block.attention_norm, &angles, &batch.segments, cache)?;
+            x = block.mlp.forward(&x, &block.mlp_norm)?;
         }
         Ok(x)
     }
@@ -235,7 +238,7 @@ impl Decoder {
     /// The logits of some rows of the residual stream: `(rows, vocab)`. The head is the largest matrix, so only rows
     /// that are sampled or scored go through it.
     pub(crate) fn logits(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor> {
-        self.head.forward(&self.norm.forward(&gather(x, rows)?)?)
+        self.head.forward_with(&gather(x, rows)?, Around { norm: Some(&self.norm), residual: None })
     }
 }
 

@@ -1,18 +1,26 @@
 //! Token embeddings, and the choice of rows.
 
+use std::sync::Arc;
+
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor, bail};
 use candlewick_engine::LoadError;
 use half::{bf16, f16};
 
+use super::linear::Linear;
 use super::slice::contiguous;
 use crate::kernels::lanes::Element;
+use crate::kernels::packed::Packed;
+use crate::kernels::packed::pack::Packing;
 use crate::kernels::rows::for_each_row;
 use crate::weights::WeightReader;
 
-/// A table of one vector for each token.
-pub(crate) struct Embedding {
-    table: Tensor,
+/// A table of one vector for each token: plain, or packed where it is the head's weight too and lies there once.
+pub(crate) enum Embedding {
+    /// Rows as they are.
+    Plain(Tensor),
+    /// Rows across the panels of a product.
+    Packed(Arc<Packed>),
 }
 
 impl Embedding {
@@ -23,17 +31,35 @@ impl Embedding {
         vocab_size: usize,
         width: usize,
     ) -> std::result::Result<Self, LoadError> {
-        Ok(Self { table: weights.matrix(&format!("{name}.weight"), [vocab_size, width])? })
+        Ok(Self::Plain(weights.matrix(&format!("{name}.weight"), [vocab_size, width])?))
     }
 
-    /// The table `(vocab, width)`, for a head that is tied to it.
-    pub(crate) fn table(&self) -> &Tensor {
-        &self.table
+    /// Reads `{name}.weight` for an embedding and a head that share it.
+    pub(crate) fn load_tied(
+        weights: &mut WeightReader<'_>,
+        name: &str,
+        vocab_size: usize,
+        width: usize,
+    ) -> std::result::Result<(Self, Linear), LoadError> {
+        let name = format!("{name}.weight");
+        let table = Arc::new(weights.packed(&[(&name, vocab_size)], width, Packing::Joined)?);
+        Ok((Self::Packed(table.clone()), Linear::tied(table)))
     }
 
     /// Token ids → `(rows, width)` in `f32`.
     pub(crate) fn forward(&self, token_ids: &[u32]) -> Result<Tensor> {
-        gather(&self.table, token_ids)
+        match self {
+            Self::Plain(table) => gather(table, token_ids),
+            Self::Packed(table) => {
+                let width = table.num_in();
+                let mut out = vec![0.0; token_ids.len() * width];
+                if let Some(id) = token_ids.iter().find(|&&id| id as usize >= table.num_out()) {
+                    bail!("token {id} was asked of a table of {}", table.num_out());
+                }
+                for_each_row(&mut out, width, |row, out| table.row(token_ids[row] as usize, out));
+                Tensor::from_vec(out, (token_ids.len(), width), &Device::Cpu)
+            }
+        }
     }
 }
 

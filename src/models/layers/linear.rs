@@ -1,19 +1,35 @@
-//! Linear layers: the seam for faster kernels. Whatever a weight is packed or quantised into later, this is the one
-//! place that knows.
+//! Linear layers: the seam to the packed kernels. Whatever a weight is packed or quantised into, this is the one place
+//! among the layers that knows.
 
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, bail};
 use candlewick_engine::LoadError;
-use half::{bf16, f16};
 
+use super::norm::RmsNorm;
 use super::slice::contiguous;
-use crate::kernels::linear::linear;
+use crate::kernels::activation::Activation;
+use crate::kernels::packed::pack::Packing;
+use crate::kernels::packed::{Epilogue, Kind, Packed};
 use crate::weights::WeightReader;
 
-/// `y = x · weightᵀ + bias`. The weight is `(out, in)` in the type it is kept in; activations are `f32`.
+/// `y = x · weightᵀ + bias`. The weight is packed in the type it is kept in; `x` and `y` are `f32`.
+///
+/// Several layers over the same inputs are one: their outputs joined ([`Linear::joined`]), or gated in pairs
+/// ([`Linear::gated`]).
 pub(crate) struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
+    weight: Arc<Packed>,
+    bias: Option<Vec<f32>>,
+    gate: Option<Activation>,
+}
+
+/// What a layer does on the way, so that activations need not pass through memory once more.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Around<'a> {
+    /// A norm of the inputs.
+    pub(crate) norm: Option<&'a RmsNorm>,
+    /// Added to the result.
+    pub(crate) residual: Option<&'a Tensor>,
 }
 
 impl Linear {
@@ -24,59 +40,112 @@ impl Linear {
         [num_in, num_out]: [usize; 2],
         bias: bool,
     ) -> std::result::Result<Self, LoadError> {
-        let weight = weights.matrix(&format!("{name}.weight"), [num_out, num_in])?;
-        let bias = if bias { Some(weights.vector(&format!("{name}.bias"), num_out)?) } else { None };
-        Ok(Self { weight, bias })
+        Self::joined(weights, &[(name, num_out)], num_in, bias)
+    }
+
+    /// Reads several layers over the same inputs, each a name and a number of outputs: `(rows, in)` → the outputs of
+    /// the first, then of the second, … in each row.
+    pub(crate) fn joined(
+        weights: &mut WeightReader<'_>,
+        parts: &[(&str, usize)],
+        num_in: usize,
+        bias: bool,
+    ) -> std::result::Result<Self, LoadError> {
+        Self::read(weights, parts, num_in, bias, Packing::Joined, None)
+    }
+
+    /// Reads two layers with as many outputs: `activation(first) · second`.
+    pub(crate) fn gated(
+        weights: &mut WeightReader<'_>,
+        [gate, up]: [&str; 2],
+        [num_in, num_out]: [usize; 2],
+        bias: bool,
+        activation: Activation,
+    ) -> std::result::Result<Self, LoadError> {
+        let parts = [(gate, num_out), (up, num_out)];
+        Self::read(weights, &parts, num_in, bias, Packing::Paired, Some(activation))
+    }
+
+    fn read(
+        weights: &mut WeightReader<'_>,
+        parts: &[(&str, usize)],
+        num_in: usize,
+        bias: bool,
+        packing: Packing,
+        gate: Option<Activation>,
+    ) -> std::result::Result<Self, LoadError> {
+        let names: Vec<_> = parts.iter().map(|(name, _)| format!("{name}.weight")).collect();
+        let named: Vec<_> =
+            names.iter().zip(parts).map(|(name, (_, num_out))| (name.as_str(), *num_out)).collect();
+        let weight = Arc::new(weights.packed(&named, num_in, packing)?);
+        let mut joined = Vec::new();
+        for (name, num_out) in parts.iter().filter(|_| bias) {
+            joined.extend(weights.vector(&format!("{name}.bias"), *num_out)?);
+        }
+        Ok(Self { weight, bias: bias.then_some(joined), gate })
     }
 
     /// A layer that shares its weight with another: a head tied to the embedding.
-    pub(crate) fn tied(weight: Tensor) -> Self {
-        Self { weight, bias: None }
+    pub(crate) fn tied(weight: Arc<Packed>) -> Self {
+        Self { weight, bias: None, gate: None }
     }
 
     /// `(rows, in)` → `(rows, out)`.
+    #[allow(dead_code)] // The decoder's own layers all have something around them.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.apply_op2_no_bwd(&self.weight, &LinearOp { bias: self.bias.as_ref() })
+        self.forward_with(x, Around::default())
+    }
+
+    /// `linear(norm(x)) + residual`, each where given.
+    pub(crate) fn forward_with(&self, x: &Tensor, around: Around<'_>) -> Result<Tensor> {
+        x.apply_op1_no_bwd(&LinearOp { layer: self, around })
+    }
+
+    /// What the weight is kept as.
+    pub(crate) fn kind(&self) -> Kind {
+        self.weight.kind()
+    }
+
+    /// Outputs of a row.
+    pub(crate) fn num_out(&self) -> usize {
+        self.weight.num_out() / if self.gate.is_some() { 2 } else { 1 }
     }
 }
 
 struct LinearOp<'a> {
-    bias: Option<&'a Tensor>,
+    layer: &'a Linear,
+    around: Around<'a>,
 }
 
-impl CustomOp2 for LinearOp<'_> {
+impl CustomOp1 for LinearOp<'_> {
     fn name(&self) -> &'static str {
         "linear"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_at: &Layout,
-        w: &CpuStorage,
-        w_at: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, num_in) = x_at.shape().dims2()?;
-        let (num_out, expected_in) = w_at.shape().dims2()?;
-        if num_in != expected_in {
-            bail!("a linear layer of {expected_in} inputs was given {num_in}");
+        let Linear { weight, bias, gate } = self.layer;
+        if num_in != weight.num_in() {
+            bail!("a linear layer of {} inputs was given {num_in}", weight.num_in());
         }
-        let bias = self.bias.map(|bias| bias.storage_and_layout());
-        let bias = match &bias {
-            Some((storage, at)) => match &**storage {
-                candle_core::Storage::Cpu(storage) => Some(contiguous::<f32>(storage, at)?),
-                _ => bail!("the bias of a linear layer is on another device than its weight"),
-            },
+        let num_out = self.layer.num_out();
+        let residual = self.around.residual.map(|residual| residual.storage_and_layout());
+        let residual = match &residual {
             None => None,
+            Some((storage, at)) => match &**storage {
+                Storage::Cpu(storage) if at.shape().dims() == [rows, num_out] => {
+                    Some(contiguous::<f32>(storage, at)?)
+                }
+                _ => bail!(
+                    "a residual of {:?} was added to {rows} rows of {num_out} in main memory",
+                    at.shape()
+                ),
+            },
         };
-        let x = contiguous::<f32>(x, x_at)?;
+        let norm = self.around.norm.map(RmsNorm::as_kernel);
         let mut out = vec![0.0; rows * num_out];
-        match w {
-            CpuStorage::BF16(_) => linear(x, contiguous::<bf16>(w, w_at)?, bias, num_in, &mut out),
-            CpuStorage::F16(_) => linear(x, contiguous::<f16>(w, w_at)?, bias, num_in, &mut out),
-            CpuStorage::F32(_) => linear(x, contiguous::<f32>(w, w_at)?, bias, num_in, &mut out),
-            other => bail!("a linear layer has no kernel for weights of {:?}", other.dtype()),
-        }
+        let epilogue = Epilogue { bias: bias.as_deref(), residual, gate: *gate };
+        weight.multiply(contiguous::<f32>(x, x_at)?, norm, epilogue, &mut out);
         Ok((CpuStorage::F32(out), (rows, num_out).into()))
     }
 }

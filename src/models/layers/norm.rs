@@ -1,15 +1,16 @@
 //! Root-mean-square norm.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use candlewick_engine::LoadError;
 
 use super::slice::contiguous;
 use crate::kernels::norm::rms_norm;
+use crate::kernels::packed::Norm;
 use crate::weights::WeightReader;
 
 /// Scales each row to a root mean square of one, then by a learned weight.
 pub(crate) struct RmsNorm {
-    weight: Tensor,
+    weight: Vec<f32>,
     epsilon: f32,
 }
 
@@ -25,30 +26,30 @@ impl RmsNorm {
     }
 
     /// `(rows, width)` → the same. A width of several heads is normed head by head.
+    #[allow(dead_code)] // The decoder's norms are all part of what follows them.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.apply_op2_no_bwd(&self.weight, &RmsNormOp { epsilon: self.epsilon })
+        x.apply_op1_no_bwd(&RmsNormOp { norm: self })
+    }
+
+    /// For a linear layer that norms its inputs itself.
+    pub(crate) fn as_kernel(&self) -> Norm<'_> {
+        Norm { weight: &self.weight, epsilon: self.epsilon }
     }
 }
 
-struct RmsNormOp {
-    epsilon: f32,
+struct RmsNormOp<'a> {
+    norm: &'a RmsNorm,
 }
 
-impl CustomOp2 for RmsNormOp {
+impl CustomOp1 for RmsNormOp<'_> {
     fn name(&self) -> &'static str {
         "rms-norm"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_at: &Layout,
-        w: &CpuStorage,
-        w_at: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, weight) = (contiguous::<f32>(x, x_at)?, contiguous::<f32>(w, w_at)?);
+    fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous::<f32>(x, x_at)?;
         let mut out = vec![0.0; x.len()];
-        rms_norm(x, weight, self.epsilon, &mut out);
+        rms_norm(x, &self.norm.weight, self.norm.epsilon, &mut out);
         Ok((CpuStorage::F32(out), x_at.shape().clone()))
     }
 }

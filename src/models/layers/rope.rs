@@ -7,13 +7,11 @@
 
 use std::f64::consts::PI;
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use candlewick_engine::LoadError;
 use serde_json::Value;
 
-use super::slice::contiguous;
 use crate::config::{Config, corrupt, wrong};
-use crate::kernels::rope::rotate;
+use crate::kernels::rope::Rotation;
 
 /// The rope scalings that are there, for error messages.
 const SCALINGS: &str = "default, linear, dynamic, llama3, yarn";
@@ -192,7 +190,6 @@ pub(crate) struct Rope {
 
 /// Cosines and sines of a batch, each `(rows, head_dim / 2)`: the same for every layer.
 pub(crate) struct Angles {
-    head_dim: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
@@ -212,7 +209,6 @@ impl Rope {
     pub(crate) fn angles(&self, positions: &[usize]) -> Angles {
         let half = self.head_dim / 2;
         let mut angles = Angles {
-            head_dim: self.head_dim,
             cos: Vec::with_capacity(positions.len() * half),
             sin: Vec::with_capacity(positions.len() * half),
         };
@@ -239,9 +235,9 @@ impl Rope {
 }
 
 impl Angles {
-    /// Rotates each head of `(rows, heads × head_dim)`.
-    pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor> {
-        x.apply_op1_no_bwd(&RopeOp { angles: self })
+    /// For the kernel that rotates.
+    pub(crate) fn rotation(&self) -> Rotation<'_> {
+        Rotation { cos: &self.cos, sin: &self.sin }
     }
 }
 
@@ -295,24 +291,6 @@ fn inverse_frequencies(config: &RopeConfig, head_dim: usize) -> Vec<f32> {
             };
             plain.into_iter().enumerate().map(blend).collect()
         }
-    }
-}
-
-struct RopeOp<'a> {
-    angles: &'a Angles,
-}
-
-impl CustomOp1 for RopeOp<'_> {
-    fn name(&self) -> &'static str {
-        "rope"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, at: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (_, width) = at.shape().dims2()?;
-        let x = contiguous::<f32>(x, at)?;
-        let mut out = vec![0.0; x.len()];
-        rotate(x, &self.angles.cos, &self.angles.sin, self.angles.head_dim, width, &mut out);
-        Ok((CpuStorage::F32(out), at.shape().clone()))
     }
 }
 

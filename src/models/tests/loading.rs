@@ -191,10 +191,12 @@ fn what_is_said_of_a_model_is_true() {
     let info = load(&files).unwrap();
     assert_eq!(info.family, "qwen2");
     assert_eq!(info.num_parameters, num_parameters as u64);
-    assert_eq!(info.weight_bytes, 4 * num_parameters as u64);
+    // Outputs are padded to whole panels, which shows in small matrices alone.
+    let bytes = 4 * num_parameters as u64;
+    assert!((bytes..bytes * 5 / 4).contains(&info.weight_bytes), "{}, not about {bytes}", info.weight_bytes);
     assert_eq!(info.max_position_embeddings, 4096);
-    // Keys and values, three layers, two heads of 12 elements padded to 16, four bytes each.
-    assert_eq!(info.kv_bytes_per_token, 2 * 3 * 2 * 16 * 4);
+    // Three layers of two heads: keys of 12 and values padded to 16, in `f32`.
+    assert_eq!(info.kv_bytes_per_token, 3 * 2 * (12 + 16) * 4);
 }
 
 #[test]

@@ -22,7 +22,7 @@
 //!
 //! # Multiplying
 //! [`Packed::multiply`] chooses the kernel for this machine once. Activations come in `f32` and are turned to what the
-//! kernel takes first: as they are, rounded to bf16 (for bf16 weights where the machine has a bf16 dot product), or to
+//! kernel takes first: as they are, rounded to bf16 (for bf16 weights, unless they are few, where the machine has a bf16 dot product), or to
 //! int8 with a scale for each 32 of them or for each row. Norm before and bias, residual or gate after are done on the
 //! way.
 //!
@@ -53,6 +53,10 @@ pub(crate) use product::{Epilogue, Norm};
 pub(crate) const PANEL: usize = 32;
 /// Inputs that share a scale in the kinds that have one for each group.
 pub(crate) const GROUP: usize = 32;
+
+/// Weights up to which a matrix lies in the second-level cache. Rounding activations for it would save nothing that is
+/// felt, so they stay in `f32`.
+pub(crate) const EXACT_MAX: usize = 256 * 1024;
 
 /// What packed weights are kept as; see the [module](self) for the layouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +121,8 @@ pub(crate) struct Packed {
     /// Outputs of each source, in order.
     outputs: Vec<usize>,
     paired: bool,
+    /// Activations are not rounded to bf16 for it.
+    exact: bool,
     memory: Region,
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use half::{bf16, f16};
 
 use super::blocks::{self, QUANTS};
-use super::{GROUP, Kind, PANEL, Packed, Panel};
+use super::{EXACT_MAX, GROUP, Kind, PANEL, Packed, Panel};
 use crate::kernels::pages::{Arena, Region};
 use crate::kernels::pool::share;
 use crate::kernels::rows::SharedOutput;
@@ -47,6 +47,7 @@ pub(crate) struct Source<'a> {
 
 impl<'a> Source<'a> {
     /// Rows in their own order.
+    #[cfg(test)]
     pub(crate) fn new(rows: usize, stored: Stored<'a>) -> Self {
         Self { rows, stored, order: None }
     }
@@ -93,14 +94,9 @@ pub(crate) fn pack(
     let panel_bytes = kind.panel_bytes(k);
     let mut memory = arena.take(panels.len() * panel_bytes)?;
     fill(kind, k, sources, &panels, &mut memory);
-    Ok(Packed {
-        kind,
-        k,
-        panels,
-        outputs: sources.iter().map(|source| source.rows).collect(),
-        paired,
-        memory,
-    })
+    let outputs: Vec<usize> = sources.iter().map(|source| source.rows).collect();
+    let exact = outputs.iter().sum::<usize>() * k <= EXACT_MAX;
+    Ok(Packed { kind, k, panels, outputs, paired, exact, memory })
 }
 
 fn fill(kind: Kind, k: usize, sources: &[Source<'_>], panels: &[Panel], memory: &mut Region) {

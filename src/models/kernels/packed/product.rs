@@ -86,7 +86,7 @@ impl Packed {
         if rows == 0 || width == 0 {
             return;
         }
-        let kernels = level.kernels(self.kind);
+        let kernels = if self.exact { level.without_rounding() } else { level }.kernels(self.kind);
         let mut input = INPUT.take();
         input.fill(kernels.input, self.kind, x, k, norm);
         let product = Product {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::pack::{Packing, Source, Stored, pack};
 use super::tile::Level;
-use super::{Epilogue, Kind, Norm, Packed};
+use super::{EXACT_MAX, Epilogue, Kind, Norm, Packed};
 use crate::kernels::activation::Activation;
 use crate::kernels::pages::Arena;
 use crate::kernels::pool::Pool;
@@ -14,7 +14,9 @@ use crate::kernels::tests::noise;
 fn packed(kind: Kind, weights: &[f32], k: usize) -> Packed {
     let write = |row: usize, out: &mut [f32]| out.copy_from_slice(&weights[row * k..][..k]);
     let source = Source::new(weights.len() / k, Stored::Rows(&write));
-    pack(kind, k, &[source], Packing::Joined, &Arena::default()).unwrap()
+    let packed = pack(kind, k, &[source], Packing::Joined, &Arena::default()).unwrap();
+    // As if all were large, so that every kernel is tested.
+    Packed { exact: false, ..packed }
 }
 
 /// The weights as they were kept, read back output by output.
@@ -97,6 +99,23 @@ fn levels_without_a_bf16_product_agree_to_the_last_bits_of_f32() {
 }
 
 #[test]
+fn activations_are_rounded_for_large_matrices_alone() {
+    let k = 64;
+    let x = noise(3, k);
+    let small = Packed { exact: true, ..packed(Kind::Bf16, &noise(4, 40 * k), k) };
+    let exact = exact(&x, &kept(&small), k);
+    for level in Level::available() {
+        for (found, exact) in product(&small, level, &x).iter().zip(&exact) {
+            assert!((f64::from(*found) - exact).abs() < 1e-5, "{level:?}: {found}, not {exact}");
+        }
+    }
+    let large = noise(4, EXACT_MAX / k * k + 32 * k);
+    let write = |row: usize, out: &mut [f32]| out.copy_from_slice(&large[row * k..][..k]);
+    let source = Source::new(large.len() / k, Stored::Rows(&write));
+    assert!(!pack(Kind::Bf16, k, &[source], Packing::Joined, &Arena::default()).unwrap().exact);
+}
+
+#[test]
 fn threads_change_no_bit() {
     let (m, k, n) = (9, 333, 777);
     let x = noise(1, m * k);
@@ -159,13 +178,15 @@ fn sources_are_joined_or_paired() {
         let first = product(&packed(kind, &one, k), level, &x);
         let second = product(&packed(kind, &other, k), level, &x);
 
-        let joined = pack(kind, k, &sources, Packing::Joined, &Arena::default()).unwrap();
+        let mut joined = pack(kind, k, &sources, Packing::Joined, &Arena::default()).unwrap();
+        joined.exact = false;
         for (row, out) in product(&joined, level, &x).chunks_exact(80).enumerate() {
             assert_eq!(out[..40], first[row * 40..][..40], "{kind:?}");
             assert_eq!(out[40..], second[row * 40..][..40], "{kind:?}");
         }
 
-        let paired = pack(kind, k, &sources, Packing::Paired, &Arena::default()).unwrap();
+        let mut paired = pack(kind, k, &sources, Packing::Paired, &Arena::default()).unwrap();
+        paired.exact = false;
         let mut out = vec![f32::NAN; m * 40];
         let (bias, residual) = (noise(4, 80), noise(5, m * 40));
         let gate = Some(Activation::Silu);

@@ -104,6 +104,14 @@ impl Level {
         levels
     }
 
+    /// The best level below this one whose kernels for floats take activations as they are.
+    pub(super) fn without_rounding(self) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        return self.min(Self::Avx512Vnni);
+        #[cfg(not(target_arch = "x86_64"))]
+        self
+    }
+
     /// The kernels of a kind on this level.
     pub(super) fn kernels(self, kind: Kind) -> Kernels {
         #[cfg(target_arch = "x86_64")]
