@@ -10,6 +10,7 @@ mod grammar;
 mod id;
 mod load;
 mod quote;
+mod record;
 mod request;
 
 pub use error::{ErrorKind, Failure};
@@ -20,6 +21,7 @@ pub use grammar::EventGrammar;
 pub use id::{ModelRef, ModelRefError, RequestId, RequestKey};
 pub use load::{LoadEvent, LoadStage, ModelCard, ModelStatus, Progress, ProgressUnit, ServerStatus};
 pub use quote::{clipped, clipped_at, quoted};
+pub use record::{LoggedEvent, ResponseRecord, StoredResponse, log_compactly};
 pub use request::{
     ChatPrompt, Content, ContentPart, GenerationRequest, Message, OutputOptions, Prompt, SamplingOptions,
     ToolCall, ToolChoice, merge_sampling,

@@ -11,8 +11,17 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("src/engine", &["protocol"], &["actix-web", "candle-core", "candle-nn", "ractor", "reqwest", "tokio"]),
     ("src/models", &["engine", "protocol"], &["actix-web", "ractor", "reqwest", "tokio"]),
     ("src/hub", &["engine", "protocol"], &["actix-web", "candle-core", "ractor"]),
-    ("actors", &["engine", "media", "protocol"], &["actix-web", "candle-core", "candle-nn", "reqwest"]),
-    ("src/api", &["actors", "protocol"], &["candle-core", "candle-nn", "ractor", "reqwest", "tokenizers"]),
+    ("src/store", &["protocol"], &["actix-web", "candle-core", "ractor", "reqwest", "tokio"]),
+    (
+        "actors",
+        &["engine", "media", "protocol", "store"],
+        &["actix-web", "candle-core", "candle-nn", "reqwest", "rusqlite"],
+    ),
+    (
+        "src/api",
+        &["actors", "protocol"],
+        &["candle-core", "candle-nn", "ractor", "reqwest", "rusqlite", "tokenizers"],
+    ),
 ];
 
 #[test]
