@@ -116,6 +116,17 @@ impl Generation {
         self.choices.iter().all(|choice| choice.is_ended)
     }
 
+    /// Completes a request that nothing has to be computed for, because it asks for no token and no score: its client wants to
+    /// know the prompt. `None` if there is something to compute.
+    pub fn complete_uncomputed(&mut self) -> Option<Effects> {
+        if self.args.params.max_tokens > 0 || self.wants_prompt_scores() {
+            return None;
+        }
+        let all = (0..self.choices.len()).map(|index| News::Complete { sequence: self.sequence_id(index) });
+        let news = all.collect();
+        Some(self.take(news))
+    }
+
     /// Tokens of the prompt.
     pub fn num_prompt_tokens(&self) -> usize {
         self.args.prompt.token_ids.len()

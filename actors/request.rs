@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use candlewick_engine::{News, ResolveLimits, SamplingParams};
-use candlewick_protocol::{ErrorKind, Event, Failure, GenerationRequest, RequestKey};
+use candlewick_protocol::{ErrorKind, Event, Failure, GenerationRequest, Prompt, RequestKey};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -194,7 +194,13 @@ impl RequestState {
     fn take_prepared(&mut self, myself: &ActorRef<RequestMsg>, prepared: Result<Generation, Failure>) {
         match prepared {
             Err(failure) => self.fail(myself, failure),
-            Ok(generation) => {
+            Ok(mut generation) => {
+                if let Some(effects) = generation.complete_uncomputed() {
+                    self.generation = Some(generation);
+                    self.measure(&effects);
+                    self.outbox.extend(effects.events);
+                    return self.flush(myself);
+                }
                 self.gauge.metrics().prompt_tokens.inc_by(generation.num_prompt_tokens() as f64);
                 self.generation = Some(generation);
                 self.admit(myself);
@@ -311,7 +317,15 @@ fn prepare(
     if request.num_choices == 0 {
         return Err(Failure::invalid("n", "n is 0; at least one choice must be asked for"));
     }
-    let prompt = model.processor.prepare(&request.prompt)?;
+    let prompt = match &request.prompt {
+        Prompt::Chat(chat) if chat.drop_oldest_to_fit => {
+            // What the answer may take is not the prompt's.
+            let num_answer_tokens = request.sampling.max_tokens.map_or(1, |max| max.max(1) as usize);
+            let num_tokens_max = model.capacity.max_model_len.saturating_sub(num_answer_tokens);
+            model.processor.prepare_to_fit(chat, num_tokens_max)?
+        }
+        prompt => model.processor.prepare(prompt)?,
+    };
     let vocab_size = model.weights.info().vocab_size;
     if let Some(token_id) = prompt.token_ids.iter().find(|&&token_id| token_id as usize >= vocab_size) {
         let message = format!("token {token_id} is outside the model's vocabulary of {vocab_size} tokens");

@@ -68,6 +68,9 @@ pub struct ChatPrompt {
     pub add_generation_prompt: bool,
     /// Whether the last message is continued rather than answered.
     pub continue_final_message: bool,
+    /// Whether the oldest messages may be left out where all of them do not fit the context.
+    #[serde(default)]
+    pub drop_oldest_to_fit: bool,
 }
 
 /// One message of a conversation.

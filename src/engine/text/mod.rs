@@ -8,6 +8,7 @@ mod infill;
 mod output;
 mod pieces;
 mod prompt;
+mod shorten;
 mod stop;
 mod template;
 #[cfg(test)]

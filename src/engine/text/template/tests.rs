@@ -37,6 +37,7 @@ fn chat(conversation: &Value) -> ChatPrompt {
         template_kwargs: conversation["kwargs"].as_object().cloned().unwrap_or_default(),
         add_generation_prompt: conversation["add_generation_prompt"].as_bool().unwrap_or(true),
         continue_final_message: conversation["continue"].as_bool().unwrap_or(false),
+        drop_oldest_to_fit: false,
         ..ChatPrompt::default()
     }
 }
