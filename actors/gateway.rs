@@ -16,8 +16,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admission::{Admission, AdmissionLimits, draining};
+use crate::archive::Archive;
 use crate::board::{Board, card};
 use crate::census::Census;
+use crate::jobs::JobsMsg;
 use crate::metrics::Metrics;
 use crate::outlet::{Outlet, lost};
 use crate::registry::RegistryMsg;
@@ -42,6 +44,10 @@ pub struct Gateway {
     root: ActorRef<RootMsg>,
     /// The registry of the moment; `None` while it is restarted.
     registry: watch::Receiver<Option<ActorRef<RegistryMsg>>>,
+    /// Where responses are kept, if they are.
+    pub(crate) archive: Option<Archive>,
+    /// The jobs of the moment; `None` while they are restarted, and without an archive.
+    pub(crate) jobs: watch::Receiver<Option<ActorRef<JobsMsg>>>,
     /// Keeps the settings' channel open, and is where changed ones will come in.
     _settings: Arc<watch::Sender<Arc<TreeSettings>>>,
     pinned: Option<ModelRef>,
@@ -73,14 +79,19 @@ impl Gateway {
         });
         let registry = watch::Sender::new(None);
         let registry_now = registry.subscribe();
-        let (root, _) =
-            Root::spawn(None, Root, RootArgs { tree: tree.clone(), registry }).await.map_err(|error| {
-                Failure::new(ErrorKind::Internal, format!("the actors did not start: {error}"))
-            })?;
+        let jobs = watch::Sender::new(None);
+        let jobs_now = jobs.subscribe();
+        let archive = parts.archive;
+        let args = RootArgs { tree: tree.clone(), registry, archive: archive.clone(), jobs };
+        let (root, _) = Root::spawn(None, Root, args).await.map_err(|error| {
+            Failure::new(ErrorKind::Internal, format!("the actors did not start: {error}"))
+        })?;
         let gateway = Self {
             tree,
             root,
             registry: registry_now,
+            archive,
+            jobs: jobs_now,
             _settings: Arc::new(settings),
             pinned,
             pinned_load: Arc::default(),
@@ -246,6 +257,8 @@ impl Gateway {
             Failure::new(ErrorKind::Unavailable, "the server is shutting down, and the grace time is over");
         self.send(RegistryMsg::End(ended));
         let _ = tokio::time::timeout(STOP_TIMEOUT, self.tree.admission.empty()).await;
+        // What was said last is still to be written down.
+        let _ = tokio::time::timeout(STOP_TIMEOUT, self.jobs_idle()).await;
         self.root.get_cell().stop_children_and_wait(None, Some(STOP_TIMEOUT)).await;
         let _ = self.root.stop_and_wait(None, Some(STOP_TIMEOUT)).await;
         if tokio::time::timeout(STOP_TIMEOUT, self.tree.census.empty()).await.is_err() {

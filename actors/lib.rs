@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! root                         one-for-one; holds no work of its own
-//! └── models                   canonical id → subtree; start on demand, pin, idle unload
-//!     └── model <id>           supervisor of one model; load progress; keeps the weights across batcher restarts
-//!         ├── loader           lives while loading: resolve → download → tokenizer → config → weights
-//!         ├── batcher          owns KV cache and scheduler; its stepper thread runs the forward pass
-//!         └── request …        one per request in flight; turns news into events; owns the channel to the HTTP body
+//! ├── models                   canonical id → subtree; start on demand, pin, idle unload
+//! │   └── model <id>           supervisor of one model; load progress; keeps the weights across batcher restarts
+//! │       ├── loader           lives while loading: resolve → download → tokenizer → config → weights
+//! │       ├── batcher          owns KV cache and scheduler; its stepper thread runs the forward pass
+//! │       └── request …        one per request in flight; turns news into events; owns the channel to the HTTP body
+//! └── jobs                     background responses: from events to the archive, whoever listens
 //! ```
 //!
 //! [`Gateway`] is all that other rooms see; no actor crosses it. Beside the actors stand the pure parts that decide:
@@ -14,12 +15,15 @@
 //! one `Tree`. What is promised about order, cancellation and crashes is in `docs/runtime-semantics.md`.
 
 mod admission;
+mod archive;
 mod batcher;
 mod board;
 mod capacity;
 mod census;
 mod gateway;
 mod generation;
+mod job_log;
+mod jobs;
 mod loader;
 mod metrics;
 mod model;
@@ -28,6 +32,7 @@ mod progress;
 mod quarantine;
 mod registry;
 mod request;
+mod responses;
 mod restart;
 mod root;
 mod stepper;
@@ -41,7 +46,9 @@ use candlewick_engine::{LoadOptions, ModelFactory, ModelSource};
 use candlewick_protocol::{Event, ModelRef};
 use tokio::sync::mpsc;
 
+pub use archive::{Archive, ArchiveError, ArchiveSettings};
 pub use gateway::Gateway;
+pub use job_log::{Follower, JobLog, JobLogWriter};
 
 /// What the tree is made of: filled in by the program's root, so that no arrow points back to it.
 pub struct TreeParts {
@@ -51,6 +58,8 @@ pub struct TreeParts {
     pub factory: Arc<dyn ModelFactory>,
     /// Limits and times.
     pub settings: TreeSettings,
+    /// Where responses are kept; without it nothing is stored and nothing runs in the background.
+    pub archive: Option<Archive>,
 }
 
 /// Limits and times of the tree.

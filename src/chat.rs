@@ -59,6 +59,8 @@ async fn connect(
     own.server.port = 0;
     own.server.api_keys.clear();
     own.models.pinned = None;
+    // Nothing is asked of it later.
+    own.store = None;
     let server = start(own).await.context("no server answers here, and none could be started")?;
     screen.remark(
         "no server is running here; started one for this talk (`candlewick serve` keeps one running)",

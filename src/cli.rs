@@ -97,6 +97,18 @@ pub struct ServeArgs {
     #[arg(long, hide = true, overrides_with = "enable_cors")]
     pub no_enable_cors: bool,
 
+    /// Folder in which responses are kept [default: ~/.local/share/candlewick]
+    #[arg(long, value_name = "FOLDER", help_heading = "Server", value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<String>,
+
+    /// Keep no responses: `store`, `previous_response_id` and `background` are refused
+    #[arg(long, help_heading = "Server", overrides_with = "store")]
+    pub no_store: bool,
+
+    /// See --no-store
+    #[arg(long, hide = true, overrides_with = "no_store")]
+    pub store: bool,
+
     /// Precision of the weights: auto, float32, float16, bfloat16 [default: auto]
     #[arg(long, value_name = "DTYPE", help_heading = "Models")]
     pub dtype: Option<String>,
@@ -263,6 +275,10 @@ impl ServeArgs {
             (false, false) => None,
             (enable, _) => Some(FlagValue::new("enable-cors", enable)),
         };
+        let store = match (self.store, self.no_store) {
+            (false, false) => None,
+            (store, _) => Some(FlagValue::new("store", store)),
+        };
         let keys = (!self.api_key.is_empty())
             .then(|| FlagValue::new("api-key", ValueKind::from(self.api_key.clone())));
         let texts = [
@@ -278,6 +294,7 @@ impl ServeArgs {
             text("chat-template", &self.chat_template),
             text("chat-template-kwargs", &self.chat_template_kwargs),
             text("cache-dir", &self.cache_dir),
+            text("data-dir", &self.data_dir),
             text("max-running", &self.max_running),
             text("max-queued", &self.max_queued),
             text("kv-cache-memory", &self.kv_cache_memory),
@@ -287,7 +304,8 @@ impl ServeArgs {
             text("cb-max-batch-tokens", &self.cb_max_batch_tokens),
             text("cb-max-memory-percent", &self.cb_max_memory_percent),
         ];
-        self.settings.flags().into_iter().chain(texts.into_iter().flatten()).chain(cors).chain(keys).collect()
+        let texts = texts.into_iter().flatten();
+        self.settings.flags().into_iter().chain(texts).chain(cors).chain(store).chain(keys).collect()
     }
 }
 

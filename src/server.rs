@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use candlewick_actors::{Gateway, TreeParts, TreeSettings};
+use candlewick_actors::{Archive, ArchiveSettings, Gateway, TreeParts, TreeSettings};
 use candlewick_api::ApiSettings;
 use candlewick_engine::text::TextOptions;
 use candlewick_engine::{LoadError, LoadOptions};
@@ -16,7 +16,7 @@ use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
 use crate::chat_template::ChatTemplateError;
-use crate::settings::{KvCacheSize, ServerSettings, Settings};
+use crate::settings::{KvCacheSize, ServerSettings, Settings, StoreSettings};
 use crate::{memory, sources};
 
 /// Connections that may wait to be accepted: enough for every client of a load test to arrive at once.
@@ -46,6 +46,11 @@ pub enum StartError {
     /// The sources of models cannot be set up.
     #[error("cannot reach the sources of models")]
     Sources(#[source] LoadError),
+    /// Responses cannot be kept where they should be.
+    #[error(
+        "responses cannot be kept: {0}; choose another folder with --data-dir, or keep none with --no-store"
+    )]
+    Store(String),
     /// The threads that compute did not start.
     #[error("the threads that compute did not start")]
     Models(#[source] LoadError),
@@ -79,6 +84,10 @@ pub async fn start(settings: Settings) -> Result<Server, StartError> {
         sources: sources::all(&settings.hub).map_err(StartError::Sources)?,
         factory: Arc::new(CandleFactory::new(settings.engine.num_threads).map_err(StartError::Models)?),
         settings: tree,
+        archive: match &settings.store {
+            Some(store) => open_archive(store).await?,
+            None => None,
+        },
     };
     let gateway = Gateway::start(parts).await?;
     let workers = settings.server.num_http_workers;
@@ -140,6 +149,24 @@ impl Server {
             Ok(Ok(Err(error))) => tracing::warn!(%error, "the HTTP server ended with an error"),
             Ok(Err(error)) => tracing::warn!(%error, "the HTTP server crashed"),
             Err(_) => tracing::warn!("connections that did not close in time were left"),
+        }
+    }
+}
+
+/// The responses of earlier lives, and a place for new ones. A second server of the same user does without, unless a
+/// folder was chosen for it: then somebody counts on it.
+async fn open_archive(settings: &StoreSettings) -> Result<Option<Archive>, StartError> {
+    let open = ArchiveSettings { dir: settings.data_dir.clone(), ttl: settings.response_ttl };
+    let opened = tokio::task::spawn_blocking(move || Archive::open(&open)).await;
+    match opened.map_err(|error| StartError::Store(error.to_string()))? {
+        Ok(archive) => Ok(Some(archive)),
+        Err(error) if settings.is_chosen => Err(StartError::Store(error.to_string())),
+        Err(error) => {
+            tracing::warn!(
+                "{error}; this server keeps no responses, so `store`, `previous_response_id` and `background` are refused \
+                 (--data-dir FOLDER gives it a folder of its own, --no-store leaves it at that)"
+            );
+            Ok(None)
         }
     }
 }

@@ -17,7 +17,7 @@ pub use crate::settings_layers::{FlagValue, Place, Problem, SettingsError, Setti
 pub use crate::settings_units::LogFormat;
 
 use crate::settings_layers::{API_KEYS, Layered};
-use crate::settings_raw::{RawEngine, RawHub, RawLog, RawModels, RawServer, RawSettings};
+use crate::settings_raw::{RawEngine, RawHub, RawLog, RawModels, RawServer, RawSettings, RawStore};
 use crate::settings_units::{Reasoning, WeightType};
 
 /// What the program runs by.
@@ -31,6 +31,8 @@ pub struct Settings {
     pub engine: EngineSettings,
     /// Where their files come from.
     pub hub: HubOverrides,
+    /// What is kept between requests; `None` keeps nothing.
+    pub store: Option<StoreSettings>,
     /// What is logged.
     pub log: LogSettings,
 }
@@ -145,6 +147,17 @@ pub struct HubOverrides {
     pub env: BTreeMap<String, String>,
 }
 
+/// What is kept between requests, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// The data folder.
+    pub data_dir: PathBuf,
+    /// Somebody chose the folder, so that doing without is not what they want.
+    pub is_chosen: bool,
+    /// How long a response is kept; `None` keeps it for ever.
+    pub response_ttl: Option<Duration>,
+}
+
 /// Without the keys: settings end up in logs.
 impl fmt::Debug for ServerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -193,12 +206,13 @@ impl Settings {
         let mut check = Check { layered: &layered, problems };
         let paths =
             Paths { working_dir: &sources.working_dir, home: sources.env.get("HOME").map(String::as_str) };
-        let RawSettings { server, models, engine, hub, log } = layered.raw.clone();
+        let RawSettings { server, models, engine, hub, store, log } = layered.raw.clone();
         let settings = Self {
             server: check.server(server),
             models: check.models(models, &paths),
             engine: check.engine(engine),
             hub: check.hub(hub, &paths, &sources.env),
+            store: store_settings(store, &paths, &sources.env),
             log: check.log(log),
         };
         let mut problems = check.problems;
@@ -229,6 +243,21 @@ impl Paths<'_> {
             _ => self.working_dir.join(text),
         }
     }
+}
+
+/// Where there is no folder for a user's data (a service without a home), nothing is kept unless one is chosen.
+fn store_settings(raw: RawStore, paths: &Paths<'_>, env: &BTreeMap<String, String>) -> Option<StoreSettings> {
+    let named = |name: &str| env.get(name).filter(|path| !path.is_empty());
+    let users = || match (named("XDG_DATA_HOME"), named("HOME")) {
+        // Relative ones are to be ignored, says the XDG specification.
+        (Some(data), _) if Path::new(data).is_absolute() => Some(Path::new(data).join("candlewick")),
+        (_, Some(home)) => Some(Path::new(home).join(".local/share/candlewick")),
+        _ => None,
+    };
+    let is_chosen = !raw.data_dir.is_empty();
+    let data_dir = if is_chosen { Some(paths.absolute(&raw.data_dir)) } else { users() };
+    let data_dir = data_dir.filter(|_| raw.enabled)?;
+    Some(StoreSettings { data_dir, is_chosen, response_ttl: raw.response_ttl.0 })
 }
 
 /// Gathers what is wrong, each with the place it was set at.

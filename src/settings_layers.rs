@@ -43,6 +43,8 @@ pub const SHORT_NAMES: &[(&str, &str)] = &[
     ("cb-max-batch-tokens", "engine.max_batch_tokens"),
     ("cb-max-memory-percent", "engine.max_memory_percent"),
     ("cache-dir", "hub.cache_dir"),
+    ("store", "store.enabled"),
+    ("data-dir", "store.data_dir"),
     ("log-level", "log.level"),
     ("log-format", "log.format"),
 ];

@@ -24,6 +24,8 @@ pub struct RawSettings {
     pub engine: RawEngine,
     /// Where their files come from.
     pub hub: RawHub,
+    /// What is kept between requests.
+    pub store: RawStore,
     /// What is logged.
     pub log: RawLog,
 }
@@ -186,6 +188,28 @@ pub struct RawHub {
 impl Default for Auto<bool> {
     fn default() -> Self {
         Self(None)
+    }
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawStore {
+    /// Keep responses.
+    pub enabled: bool,
+    /// Folder of what is kept; empty takes the user's data folder.
+    pub data_dir: String,
+    /// How long a response is kept.
+    pub response_ttl: Limit,
+}
+
+impl Default for RawStore {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            data_dir: String::new(),
+            response_ttl: Limit(Some(Duration::from_secs(30 * 24 * 3600))),
+        }
     }
 }
 

@@ -304,3 +304,29 @@ fn files_are_looked_for_here_and_in_the_users_folder() {
         [here, "/x/candlewick/candlewick.toml".into()]
     );
 }
+
+#[test]
+fn responses_are_kept_in_the_users_data_folder_unless_another_is_chosen() {
+    let kept = |env: &[(&str, &str)], flags: &[(&'static str, &str)]| {
+        let store = load("", env, flags).store?;
+        Some((store.data_dir.to_str().expect("text").to_owned(), store.is_chosen))
+    };
+    let home = [("HOME", "/home/u")];
+    let found = |path: &str, is_chosen| Some((path.to_owned(), is_chosen));
+    assert_eq!(kept(&home, &[]), found("/home/u/.local/share/candlewick", false));
+    assert_eq!(
+        kept(&[("HOME", "/home/u"), ("XDG_DATA_HOME", "/data")], &[]),
+        found("/data/candlewick", false)
+    );
+    assert_eq!(
+        kept(&[("HOME", "/home/u"), ("XDG_DATA_HOME", "data")], &[]),
+        found("/home/u/.local/share/candlewick", false)
+    );
+    assert_eq!(kept(&home, &[("data-dir", "~/kept")]), found("/home/u/kept", true));
+    assert_eq!(kept(&[("CANDLEWICK_DATA_DIR", "kept")], &[]), found("/work-dir/kept", true));
+    assert_eq!(kept(&[], &[]), None, "there is no place for it");
+    let off = load("[store]\nenabled = false\nresponse_ttl = \"never\"\n", &home, &[]);
+    assert_eq!(off.store, None);
+    let ttl = load("", &home, &[]).store.expect("it is kept").response_ttl;
+    assert_eq!(ttl, Some(Duration::from_secs(30 * 86400)));
+}

@@ -78,8 +78,12 @@ impl ModelSource for Broken {
 }
 
 async fn start(source: Arc<dyn ModelSource>) -> Gateway {
-    let parts =
-        TreeParts { sources: vec![source], factory: Arc::new(FakeFactory::default()), settings: settings() };
+    let parts = TreeParts {
+        sources: vec![source],
+        factory: Arc::new(FakeFactory::default()),
+        settings: settings(),
+        archive: None,
+    };
     Gateway::start(parts).await.expect("the tree starts")
 }
 

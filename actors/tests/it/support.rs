@@ -56,7 +56,7 @@ impl World {
     pub async fn of(factory: FakeFactory, settings: TreeSettings) -> Self {
         let factory = Arc::new(factory);
         let sources: Vec<Arc<dyn ModelSource>> = vec![Arc::new(FakeSource::new(MODELS))];
-        let parts = TreeParts { sources, factory: factory.clone(), settings };
+        let parts = TreeParts { sources, factory: factory.clone(), settings, archive: None };
         Self { gateway: Gateway::start(parts).await.expect("the tree starts"), factory }
     }
 

@@ -64,6 +64,7 @@ impl TestServer {
             sources: vec![Arc::new(FakeSource::new(["fake/model", "fake/other"]))],
             factory: factory.clone(),
             settings: tree,
+            archive: None,
         };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
