@@ -2,10 +2,16 @@
 //!
 //! There is one implementation that serves: `Gateway`. Each method is the one of the same name there.
 
-use candlewick_actors::{EventStream, Gateway};
-use candlewick_protocol::{Failure, GenerationRequest, LoadEvent, ModelCard, ModelRef, ServerStatus};
+use candlewick_actors::{EventStream, Follower, Gateway};
+use candlewick_protocol::{
+    Failure, GenerationRequest, LoadEvent, LoggedEvent, ModelCard, ModelRef, ResponseRecord, ServerStatus,
+    StoredResponse,
+};
 use futures::future::{FutureExt, LocalBoxFuture};
 use tokio::sync::mpsc;
+
+/// A response and all that it goes on from, oldest first, or the first id that is not there.
+pub type Chain = Result<Vec<StoredResponse>, String>;
 
 /// The actors, seen from a handler.
 pub trait Backend: Send + Sync + 'static {
@@ -30,6 +36,33 @@ pub trait Backend: Send + Sync + 'static {
     fn status(&self) -> LocalBoxFuture<'_, ServerStatus>;
     /// See [`Gateway::metrics_text`].
     fn metrics_text(&self) -> String;
+    /// See [`Gateway::keeps_responses`].
+    fn keeps_responses(&self) -> bool;
+    /// See [`Gateway::keep_response`].
+    fn keep_response(
+        &self,
+        record: ResponseRecord,
+        log: Vec<LoggedEvent>,
+    ) -> LocalBoxFuture<'_, Result<(), Failure>>;
+    /// See [`Gateway::find_response`].
+    fn find_response<'a>(
+        &'a self,
+        id: &'a str,
+    ) -> LocalBoxFuture<'a, Result<Option<StoredResponse>, Failure>>;
+    /// See [`Gateway::find_chain`].
+    fn find_chain<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Result<Chain, Failure>>;
+    /// See [`Gateway::forget_response`].
+    fn forget_response<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Result<bool, Failure>>;
+    /// See [`Gateway::run_response`].
+    fn run_response(
+        &self,
+        record: ResponseRecord,
+        request: GenerationRequest,
+    ) -> LocalBoxFuture<'_, Result<(), Failure>>;
+    /// See [`Gateway::cancel_response`].
+    fn cancel_response<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, bool>;
+    /// See [`Gateway::follow_response`].
+    fn follow_response<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Option<Follower>>;
 }
 
 impl Backend for Gateway {
@@ -70,5 +103,48 @@ impl Backend for Gateway {
 
     fn metrics_text(&self) -> String {
         Gateway::metrics_text(self)
+    }
+
+    fn keeps_responses(&self) -> bool {
+        Gateway::keeps_responses(self)
+    }
+
+    fn keep_response(
+        &self,
+        record: ResponseRecord,
+        log: Vec<LoggedEvent>,
+    ) -> LocalBoxFuture<'_, Result<(), Failure>> {
+        Gateway::keep_response(self, record, log).boxed_local()
+    }
+
+    fn find_response<'a>(
+        &'a self,
+        id: &'a str,
+    ) -> LocalBoxFuture<'a, Result<Option<StoredResponse>, Failure>> {
+        Gateway::find_response(self, id).boxed_local()
+    }
+
+    fn find_chain<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Result<Chain, Failure>> {
+        Gateway::find_chain(self, id).boxed_local()
+    }
+
+    fn forget_response<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Result<bool, Failure>> {
+        Gateway::forget_response(self, id).boxed_local()
+    }
+
+    fn run_response(
+        &self,
+        record: ResponseRecord,
+        request: GenerationRequest,
+    ) -> LocalBoxFuture<'_, Result<(), Failure>> {
+        Gateway::run_response(self, record, request).boxed_local()
+    }
+
+    fn cancel_response<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, bool> {
+        Gateway::cancel_response(self, id).boxed_local()
+    }
+
+    fn follow_response<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Option<Follower>> {
+        Gateway::follow_response(self, id).boxed_local()
     }
 }

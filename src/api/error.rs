@@ -42,6 +42,17 @@ impl ApiError {
         self
     }
 
+    /// Names the place of a fault that was found at `from` (a path, in the message and as the field at fault) as it stands
+    /// in the request.
+    pub fn below(mut self, from: &str, to: &str) -> Self {
+        self.message = self.message.replace(&format!("`{from}"), &format!("`{to}"));
+        self.param = self.param.map(|param| match param.strip_prefix(from) {
+            Some(rest) => format!("{to}{rest}"),
+            None => param,
+        });
+        self
+    }
+
     /// A field has a wrong value.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(Fault::Kind(ErrorKind::InvalidRequest), message).with_param(param)

@@ -133,7 +133,7 @@ async fn other_origins_may_ask_only_with_cors() {
     let allowed = answer.header("access-control-allow-methods").expect("methods are named");
     let mut allowed: Vec<_> = allowed.split(", ").collect();
     allowed.sort_unstable();
-    assert_eq!(allowed, ["GET", "HEAD", "OPTIONS", "POST"]);
+    assert_eq!(allowed, ["DELETE", "GET", "HEAD", "OPTIONS", "POST"]);
     let refused = front.ask("GET /v1/models HTTP/1.1\r\norigin: http://app.example", "").await;
     assert_eq!((refused.status, refused.header(origin)), (401, Some("http://app.example")));
     assert_exposed(&refused);

@@ -19,6 +19,7 @@ mod load;
 mod models;
 mod panic;
 mod request_id;
+mod responses;
 mod routes;
 mod sse;
 mod to_wire;
@@ -181,7 +182,7 @@ fn serve(
 fn any_origin() -> Cors {
     Cors::default()
         .allow_any_origin()
-        .allowed_methods([Method::GET, Method::HEAD, Method::POST, Method::OPTIONS])
+        .allowed_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE, Method::OPTIONS])
         .allow_any_header()
         .expose_headers([request_id::HEADER, header::RETRY_AFTER])
         .supports_credentials()

@@ -7,7 +7,7 @@ use candlewick_protocol::{ErrorKind, clipped};
 
 use crate::error::ApiError;
 use crate::wire::error::Fault;
-use crate::{chat, completions, health, load, models};
+use crate::{chat, completions, health, load, models, responses};
 
 /// All routes. A path that ends in `/` has lost it before it comes here.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -22,6 +22,12 @@ pub fn configure(config: &mut web::ServiceConfig) {
         }))
         .service(post("/v1/chat/completions", chat::create))
         .service(post("/v1/completions", completions::create))
+        .service(post("/v1/responses", responses::create))
+        .service(post("/v1/responses/input_tokens", responses::input_tokens))
+        .service(post("/v1/responses/compact", responses::compact))
+        .service(stored_response())
+        .service(post("/v1/responses/{id}/cancel", responses::cancel))
+        .service(get("/v1/responses/{id}/input_items", responses::input_items))
         .service(get("/v1/models", models::list))
         .service(post("/v1/models/load", load::load))
         .service(post("/v1/models/unload", load::unload))
@@ -55,6 +61,12 @@ where
     F::Output: Responder + 'static,
 {
     others(web::resource(path).route(web::post().to(handler)), "POST")
+}
+
+fn stored_response() -> impl HttpServiceFactory {
+    let resource = web::resource("/v1/responses/{id}").route(web::get().to(responses::retrieve));
+    let resource = resource.route(web::head().to(responses::retrieve));
+    others(resource.route(web::delete().to(responses::delete)), "GET, HEAD, DELETE")
 }
 
 /// SageMaker asks with either method.

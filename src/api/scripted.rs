@@ -1,14 +1,15 @@
 //! For tests: a backend that says what it is told to, a server in front of it, and a client that reads raw bytes.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use candlewick_actors::EventStream;
+use candlewick_actors::{EventStream, Follower, JobLogWriter};
 use candlewick_protocol::{
-    Delta, ErrorKind, Event, Failure, FinishReason, Finished, GenerationRequest, LoadEvent, ModelCard,
-    ModelRef, ModelStatus, Piece, ServerStatus, Started, Usage,
+    Delta, ErrorKind, Event, Failure, FinishReason, Finished, GenerationRequest, LoadEvent, LoggedEvent,
+    ModelCard, ModelRef, ModelStatus, Piece, ResponseRecord, ServerStatus, Started, StoredResponse, Usage,
 };
 use futures::future::{FutureExt, LocalBoxFuture};
 use serde_json::Value;
@@ -17,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::ApiSettings;
-use crate::backend::Backend;
+use crate::backend::{Backend, Chain};
 
 type Submit = Box<dyn Fn(GenerationRequest) -> Result<EventStream, Failure> + Send + Sync>;
 
@@ -28,6 +29,11 @@ pub struct Scripted {
     pub pinned: Option<ModelRef>,
     pub asked: Mutex<Vec<GenerationRequest>>,
     pub list_panics: bool,
+    /// Responses are kept, here.
+    pub keeps_responses: bool,
+    pub stored: Mutex<BTreeMap<String, StoredResponse>>,
+    /// The one job that is at work, and its response.
+    pub job: Mutex<Option<(String, JobLogWriter)>>,
 }
 
 impl Scripted {
@@ -46,6 +52,26 @@ impl Scripted {
             pinned: None,
             asked: Mutex::default(),
             list_panics: false,
+            keeps_responses: false,
+            stored: Mutex::default(),
+            job: Mutex::default(),
+        }
+    }
+
+    fn stored(&self) -> MutexGuard<'_, BTreeMap<String, StoredResponse>> {
+        self.stored.lock().expect("no test panics with the lock")
+    }
+
+    /// More happens in the job.
+    pub fn job_says(&self, events: Vec<Event>) {
+        let mut job = self.job.lock().expect("no test panics with the lock");
+        let (id, log) = job.as_ref().expect("a job is at work");
+        let entries: Vec<_> = events.iter().filter_map(|event| LoggedEvent::of(7, event)).collect();
+        self.stored().get_mut(id).expect("it was kept").log.extend(entries.iter().cloned());
+        let is_over = entries.last().is_some_and(LoggedEvent::is_last);
+        log.publish(entries);
+        if is_over {
+            *job = None;
         }
     }
 }
@@ -111,6 +137,70 @@ impl Backend for Scripted {
 
     fn metrics_text(&self) -> String {
         "# TYPE vllm:num_requests_running gauge\n".to_owned()
+    }
+
+    fn keeps_responses(&self) -> bool {
+        self.keeps_responses
+    }
+
+    fn keep_response(
+        &self,
+        record: ResponseRecord,
+        log: Vec<LoggedEvent>,
+    ) -> LocalBoxFuture<'_, Result<(), Failure>> {
+        self.stored().insert(record.id.clone(), StoredResponse { record, log });
+        std::future::ready(Ok(())).boxed_local()
+    }
+
+    fn find_response<'a>(
+        &'a self,
+        id: &'a str,
+    ) -> LocalBoxFuture<'a, Result<Option<StoredResponse>, Failure>> {
+        std::future::ready(Ok(self.stored().get(id).cloned())).boxed_local()
+    }
+
+    fn find_chain<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Result<Chain, Failure>> {
+        let (stored, mut chain, mut next) = (self.stored(), Vec::new(), Some(id.to_owned()));
+        while let Some(id) = next.take() {
+            match stored.get(&id) {
+                Some(found) => {
+                    next = found.record.previous.clone();
+                    chain.insert(0, found.clone());
+                }
+                None => return std::future::ready(Ok(Err(id))).boxed_local(),
+            }
+        }
+        std::future::ready(Ok(Ok(chain))).boxed_local()
+    }
+
+    fn forget_response<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Result<bool, Failure>> {
+        std::future::ready(Ok(self.stored().remove(id).is_some())).boxed_local()
+    }
+
+    fn run_response(
+        &self,
+        record: ResponseRecord,
+        request: GenerationRequest,
+    ) -> LocalBoxFuture<'_, Result<(), Failure>> {
+        self.asked.lock().expect("no test panics with the lock").push(request);
+        *self.job.lock().expect("no test panics with the lock") =
+            Some((record.id.clone(), JobLogWriter::new()));
+        self.keep_response(record, Vec::new())
+    }
+
+    fn cancel_response<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, bool> {
+        let is_at_work =
+            self.job.lock().expect("no test panics with the lock").as_ref().is_some_and(|(job, _)| job == id);
+        if is_at_work {
+            self.job_says(vec![Event::Failed(Failure::new(ErrorKind::Cancelled, "cancelled"))]);
+        }
+        std::future::ready(is_at_work).boxed_local()
+    }
+
+    fn follow_response<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Option<Follower>> {
+        let job = self.job.lock().expect("no test panics with the lock");
+        let log = job.as_ref().filter(|(job, _)| job == id).map(|(_, log)| log.reader().follow());
+        std::future::ready(log).boxed_local()
     }
 }
 

@@ -54,12 +54,56 @@ struct Writer<C> {
     /// No more events are wanted once the last word is in `ready`.
     is_over: bool,
     gone: CancellationToken,
+    idle: Idle,
+}
+
+/// Knows when a client must hear something, if only a comment, and what that says.
+pub struct Idle {
     keep_alive: Duration,
-    /// When the client must hear something, if only a comment.
     comment_at: Instant,
     /// The stage last told, and what the next comment says.
     stage: Option<LoadStage>,
     comment: String,
+}
+
+impl Idle {
+    /// A comment is due each `keep_alive`.
+    pub fn new(keep_alive: Duration) -> Self {
+        let comment_at = Instant::now() + keep_alive;
+        Self { keep_alive, comment_at, stage: None, comment: KEEP_ALIVE.to_owned() }
+    }
+
+    /// Ends when a comment is due.
+    pub async fn too_long(&self) {
+        tokio::time::sleep_until(self.comment_at).await;
+    }
+
+    /// What there is to say.
+    pub fn comment(&self) -> Frame {
+        Frame::Comment(self.comment.clone().into())
+    }
+
+    /// Something was said.
+    pub fn spoke(&mut self) {
+        self.comment_at = Instant::now() + self.keep_alive;
+    }
+
+    /// A new stage is told at once, its progress with the next comment that is due.
+    pub fn loading(&mut self, at: LoadStage, progress: Option<Progress>) -> Option<Frame> {
+        self.comment = match progress {
+            Some(Progress { current, total: Some(total), .. }) => {
+                format!("loading {} {current}/{total}", stage(at))
+            }
+            Some(Progress { current, total: None, .. }) => format!("loading {} {current}", stage(at)),
+            None => format!("loading {}", stage(at)),
+        };
+        (self.stage.replace(at) != Some(at)).then(|| self.comment())
+    }
+
+    /// There is nothing to say but that the connection lives.
+    pub fn started(&mut self) {
+        self.comment = KEEP_ALIVE.to_owned();
+    }
 }
 
 /// The frames of an answer from `num_sources` sources. Ends early, and cancels the generation, once `gone` is cancelled.
@@ -78,10 +122,7 @@ pub fn frames<C: Chunks + 'static>(
         ready: VecDeque::new(),
         is_over: false,
         gone,
-        keep_alive,
-        comment_at: Instant::now() + keep_alive,
-        stage: None,
-        comment: KEEP_ALIVE.to_owned(),
+        idle: Idle::new(keep_alive),
     };
     stream::unfold(writer, |mut writer| async move { writer.next().await.map(|frame| (frame, writer)) })
 }
@@ -98,12 +139,10 @@ impl<C: Chunks> Writer<C> {
                 biased;
                 () = self.gone.cancelled() => return None,
                 news = self.generation.next() => self.hear(news),
-                () = tokio::time::sleep_until(self.comment_at) => {
-                    self.ready.push_back(Frame::Comment(self.comment.clone().into()));
-                }
+                () = self.idle.too_long() => self.ready.push_back(self.idle.comment()),
             }
         }
-        self.comment_at = Instant::now() + self.keep_alive;
+        self.idle.spoke();
         self.ready.pop_front()
     }
 
@@ -113,9 +152,9 @@ impl<C: Chunks> Writer<C> {
             None if self.is_open[source] => self.fail(cut_off().into()),
             None => {}
             Some(Event::Queued) => {}
-            Some(Event::Loading { stage, progress }) => self.loading(stage, progress),
+            Some(Event::Loading { stage, progress }) => self.ready.extend(self.idle.loading(stage, progress)),
             Some(Event::Started(started)) => {
-                self.comment = KEEP_ALIVE.to_owned();
+                self.idle.started();
                 let chunks = self.chunks.started(source, started);
                 self.send(chunks);
             }
@@ -137,21 +176,6 @@ impl<C: Chunks> Writer<C> {
                 }
             }
             Some(Event::Failed(failure)) => self.fail(failure.into()),
-        }
-    }
-
-    /// A new stage is told at once, its progress with the next comment that is due.
-    fn loading(&mut self, at: LoadStage, progress: Option<Progress>) {
-        self.comment = match progress {
-            Some(Progress { current, total: Some(total), .. }) => {
-                format!("loading {} {current}/{total}", stage(at))
-            }
-            Some(Progress { current, total: None, .. }) => format!("loading {} {current}", stage(at)),
-            None => format!("loading {}", stage(at)),
-        };
-        if self.stage != Some(at) {
-            self.stage = Some(at);
-            self.ready.push_back(Frame::Comment(self.comment.clone().into()));
         }
     }
 

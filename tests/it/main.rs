@@ -12,6 +12,7 @@ mod hub;
 mod loading;
 mod overload;
 mod replay;
+mod responses;
 mod sdk;
 mod soak;
 mod support;

@@ -9,13 +9,16 @@ use std::sync::OnceLock;
 struct Binary {
     child: Child,
     url: String,
+    _data: tempfile::TempDir,
 }
 
 impl Binary {
     fn serve() -> Self {
+        let data = tempfile::tempdir().expect("a folder");
         let mut child = Command::new(env!("CARGO_BIN_EXE_candlewick"))
             .args(["serve", "--port", "0", "--log-level", "warning"])
             .envs([("HF_HUB_OFFLINE", "1"), ("HF_HUB_CACHE", "/nonexistent")])
+            .env("XDG_DATA_HOME", data.path())
             .current_dir(std::env::temp_dir())
             .stdout(Stdio::piped())
             .spawn()
@@ -25,7 +28,7 @@ impl Binary {
             let (_, rest) = line.split_once("http://")?;
             Some(format!("http://{}", rest.split_whitespace().next()?))
         });
-        Self { child, url: url.expect("it says where it listens") }
+        Self { child, url: url.expect("it says where it listens"), _data: data }
     }
 }
 
@@ -109,4 +112,14 @@ fn node_huggingface_inference() {
 #[test]
 fn node_vercel_ai() {
     drive(Path::new("node"), "vercel.mjs");
+}
+
+#[test]
+fn python_openai_responses() {
+    drive(&clients().join("python/bin/python"), "openai_responses.py");
+}
+
+#[test]
+fn node_openai_responses() {
+    drive(Path::new("node"), "openai_responses_node.cjs");
 }

@@ -69,6 +69,7 @@ pub fn read_chat(
         documents: read_documents(&mut fields)?,
         add_generation_prompt,
         continue_final_message,
+        drop_oldest_to_fit: false,
     };
     let priority = read_priority(&mut fields)?;
     refuse_chat_only(&mut fields)?;
@@ -114,7 +115,7 @@ fn read_logprobs(fields: &mut Fields, max: u32) -> Result<Option<u32>, ApiError>
 }
 
 /// Variables for the template: `reasoning_effort` first, then what the client names itself, which wins.
-fn read_template_kwargs(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
+pub(super) fn read_template_kwargs(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     // OpenAI's own guide for gpt-oss writes `hard` where everybody else has `high`.
     const EFFORTS: [&str; 8] = ["none", "minimal", "low", "medium", "high", "hard", "xhigh", "max"];
     let mut kwargs = Map::new();

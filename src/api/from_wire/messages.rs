@@ -76,7 +76,8 @@ fn read_assistant(fields: &mut Fields) -> Result<Message, ApiError> {
     Ok(Message { content, tool_calls, reasoning_content, ..Message::default() })
 }
 
-fn read_content(fields: &mut Fields, is_assistant: bool) -> Result<Option<Content>, ApiError> {
+/// Reads `content`: text, or parts of which each is text.
+pub fn read_content(fields: &mut Fields, is_assistant: bool) -> Result<Option<Content>, ApiError> {
     let path = fields.path("content");
     match fields.take("content") {
         None => Ok(None),
@@ -142,16 +143,21 @@ fn read_tool_call(path: String, value: Value) -> Result<ToolCall, ApiError> {
     let name = function.string("name")?;
     let name = function.require("name", name)?;
     let path = function.path("arguments");
-    let arguments = match function.take("arguments") {
-        None => Value::Object(Map::new()),
-        Some(Value::String(text)) if text.trim().is_empty() => Value::Object(Map::new()),
-        Some(Value::String(text)) => serde_json::from_str(&text)
-            .map_err(|error| ApiError::invalid(path.as_str(), format!("`{path}` is not JSON: {error}")))?,
-        // Some clients send what they decoded.
-        Some(object @ Value::Object(_)) => object,
-        Some(other) => return Err(wrong_type(&path, "a string that holds JSON", &other)),
-    };
+    let arguments = read_arguments(path, function.take("arguments"))?;
     function.finish();
     call.finish();
     Ok(ToolCall { id, name, arguments })
+}
+
+/// The arguments of an earlier call: JSON text, which is decoded because templates print it in their own way.
+pub fn read_arguments(path: String, sent: Option<Value>) -> Result<Value, ApiError> {
+    match sent {
+        None => Ok(Value::Object(Map::new())),
+        Some(Value::String(text)) if text.trim().is_empty() => Ok(Value::Object(Map::new())),
+        Some(Value::String(text)) => serde_json::from_str(&text)
+            .map_err(|error| ApiError::invalid(path.as_str(), format!("`{path}` is not JSON: {error}"))),
+        // Some clients send what they decoded.
+        Some(object @ Value::Object(_)) => Ok(object),
+        Some(other) => Err(wrong_type(&path, "a string that holds JSON", &other)),
+    }
 }

@@ -6,7 +6,9 @@
 mod chat;
 mod completions;
 mod fields;
+mod items;
 mod messages;
+mod responses;
 mod sampling;
 mod shared;
 mod tools;
@@ -16,5 +18,7 @@ mod tests;
 
 pub use chat::{ChatCall, read_chat};
 pub use completions::{CompletionsCall, read_completions};
-pub use fields::{Fields, describe};
+pub use fields::{Fields, describe, integer_at};
+pub use items::{Conversation, kept, referred};
+pub use responses::{ResponsesCall, check_include, read_responses};
 pub use shared::{ReplyOptions, read_model};

@@ -5,6 +5,7 @@ mod completions;
 mod head;
 mod logprobs;
 mod models;
+mod responses;
 
 #[cfg(test)]
 mod tests;
@@ -13,3 +14,4 @@ pub use chat::{ChatChunks, chat_completion};
 pub use completions::{CompletionChunks, completion};
 pub use head::Head;
 pub use models::{load_frame, model, stage};
+pub use responses::{ItemIds, ResponseHead, ResponseWriter, owner_of};

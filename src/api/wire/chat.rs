@@ -110,7 +110,7 @@ pub struct ChatLogprobs {
 }
 
 /// A token and how likely it was.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ChatTokenLogprob {
     /// Its text.
     pub token: String,
@@ -123,7 +123,7 @@ pub struct ChatTokenLogprob {
 }
 
 /// One of the likeliest tokens.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ChatTopLogprob {
     /// Its text.
     pub token: String,

@@ -49,6 +49,8 @@ pub enum Fault {
     ApiKey,
     /// No such route.
     UnknownUrl,
+    /// No such response, or none any more.
+    NotFound,
     /// The route exists with other methods.
     MethodNotAllowed,
     /// The body is larger than the limit.
@@ -80,6 +82,7 @@ pub const fn row(fault: Fault) -> Row {
         Fault::Kind(ErrorKind::Forbidden) => (403, "permission_error", "forbidden"),
         Fault::Kind(ErrorKind::ModelNotFound) => (404, INVALID, "model_not_found"),
         Fault::UnknownUrl => (404, INVALID, "unknown_url"),
+        Fault::NotFound => (404, INVALID, "not_found"),
         Fault::MethodNotAllowed => (405, INVALID, "method_not_allowed"),
         Fault::Kind(ErrorKind::Conflict) => (409, "conflict_error", "conflict"),
         Fault::BodyTimeout => (408, INVALID, "request_timeout"),
