@@ -186,7 +186,8 @@ impl Generation {
                 if end.is_none() {
                     effects.cancel.push(id);
                 }
-                return self.end(index, FinishReason::Stop, Some(StopCause::Text(text)), effects);
+                let reason = self.end_by_itself(index);
+                return self.end(index, reason, Some(StopCause::Text(text)), effects);
             }
         }
         if let Some(end) = end {
@@ -199,14 +200,23 @@ impl Generation {
         let Some(choice) = self.choices.get_mut(index).filter(|choice| !choice.is_ended) else { return };
         let rest = choice.stream.finish();
         choice.tell(id.choice, rest, &mut effects.events);
-        let by_itself =
-            if choice.stream.has_tool_calls() { FinishReason::ToolCalls } else { FinishReason::Stop };
+        let by_itself = self.end_by_itself(index);
         let (reason, stop) = match end {
             SequenceEnd::Eos => (by_itself, None),
             SequenceEnd::StopToken(token_id) => (by_itself, Some(StopCause::Token(token_id))),
             SequenceEnd::Length => (FinishReason::Length, None),
         };
         self.end(index, reason, stop, effects);
+    }
+
+    /// Why a choice ended that no limit cut. A call that the request forced is an ordinary end, as with OpenAI.
+    fn end_by_itself(&self, index: usize) -> FinishReason {
+        let is_forced = self.args.prompt.output.is_call_forced;
+        if self.choices[index].stream.has_tool_calls() && !is_forced {
+            FinishReason::ToolCalls
+        } else {
+            FinishReason::Stop
+        }
     }
 
     fn end(&mut self, index: usize, reason: FinishReason, stop: Option<StopCause>, effects: &mut Effects) {

@@ -23,6 +23,6 @@ pub use load::{LoadEvent, LoadStage, ModelCard, ModelStatus, Progress, ProgressU
 pub use quote::{clipped, clipped_at, quoted};
 pub use record::{LoggedEvent, ResponseRecord, StoredResponse, log_compactly};
 pub use request::{
-    ChatPrompt, Content, ContentPart, GenerationRequest, Message, OutputOptions, Prompt, SamplingOptions,
-    ToolCall, ToolChoice, merge_sampling,
+    AllowedMode, ChatPrompt, Content, ContentPart, GenerationRequest, Message, OutputOptions, Prompt,
+    SamplingOptions, ToolCall, ToolChoice, merge_sampling,
 };

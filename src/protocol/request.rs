@@ -139,6 +139,35 @@ pub enum ToolChoice {
     Required,
     /// A call of this function.
     Function(String),
+    /// As `mode` says, and only of these functions; the model is shown all of them all the same.
+    Allowed {
+        /// Whether there must be a call.
+        mode: AllowedMode,
+        /// The functions' names.
+        names: Vec<String>,
+    },
+}
+
+/// Whether one of the allowed tools must be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AllowedMode {
+    /// The model decides.
+    Auto,
+    /// At least one call.
+    Required,
+}
+
+impl ToolChoice {
+    /// Whether a call of this function may come.
+    pub fn allows(&self, name: &str) -> bool {
+        match self {
+            Self::Auto | Self::Required => true,
+            Self::None => false,
+            Self::Function(only) => only == name,
+            Self::Allowed { names, .. } => names.iter().any(|allowed| allowed == name),
+        }
+    }
 }
 
 /// How to choose tokens, as far as the client said. Unset fields are filled from the model's `generation_config.json` and

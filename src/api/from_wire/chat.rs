@@ -12,7 +12,7 @@ use super::sampling::{check_token_limits, read_generation_config, read_num_choic
 use super::shared::{
     ReplyOptions, read_harmless, read_model, read_priority, read_request_id, read_stream, refuse_unsupported,
 };
-use super::tools::read_tools;
+use super::tools::{Tools, read_tools};
 use crate::ApiSettings;
 use crate::error::ApiError;
 
@@ -34,7 +34,7 @@ pub fn read_chat(
     let mut fields = Fields::root(body);
     let (model_name, model) = read_model(&mut fields)?.unzip();
     let messages = read_messages(&mut fields)?;
-    let (tools, tool_choice) = read_tools(&mut fields)?;
+    let Tools { tools, choice: tool_choice, are_functions } = read_tools(&mut fields)?;
     let (add_generation_prompt, continue_final_message) = read_turn(&mut fields)?;
     let stream = read_stream(&mut fields)?;
 
@@ -58,13 +58,14 @@ pub fn read_chat(
         hide_reasoning: !fields.bool("include_reasoning")?.unwrap_or(true),
         echo_service_tier: read_harmless(&mut fields)?,
         echo_text,
+        calls_are_function_calls: are_functions,
         request_id: read_request_id(&mut fields)?,
     };
     let prompt = ChatPrompt {
         messages,
         tools,
         tool_choice,
-        parallel_tool_calls: fields.bool("parallel_tool_calls")?.unwrap_or(true),
+        parallel_tool_calls: fields.bool("parallel_tool_calls")?.unwrap_or(true) && !are_functions,
         template_kwargs: read_template_kwargs(&mut fields)?,
         documents: read_documents(&mut fields)?,
         add_generation_prompt,

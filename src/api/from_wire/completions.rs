@@ -59,6 +59,7 @@ pub fn read_completions(
         hide_reasoning: false,
         echo_service_tier: read_harmless(&mut fields)?,
         echo_text: None,
+        calls_are_function_calls: false,
         request_id: read_request_id(&mut fields)?,
     };
     let priority = read_priority(&mut fields)?;

@@ -36,12 +36,20 @@ fn read_message(path: String, value: Value) -> Result<Message, ApiError> {
                 ..Message::default()
             }
         }
+        // The older name of `tool`: it answers the last call of the function that it names.
         "function" => {
-            let path = fields.path("role");
-            return Err(ApiError::unsupported(
-                path,
-                "the role `function` is not supported: send role `tool` with the `tool_call_id` it answers",
-            ));
+            let content = read_content(&mut fields, false)?;
+            let name = fields.string("name")?;
+            let name = fields.require("name", name)?;
+            let message = Message {
+                role: "tool".to_owned(),
+                tool_call_id: Some(function_call_id(&name)),
+                content: Some(content.unwrap_or_else(|| Content::Text(String::new()))),
+                name: Some(name),
+                ..Message::default()
+            };
+            fields.finish();
+            return Ok(message);
         }
         other => {
             let path = fields.path("role");
@@ -64,8 +72,12 @@ fn read_assistant(fields: &mut Fields) -> Result<Message, ApiError> {
     if content.is_none() {
         content = fields.string("refusal")?.map(Content::Text);
     }
-    let tool_calls = read_tool_calls(fields)?;
-    fields.refuse("function_call", "send `tool_calls` instead", |_| false)?;
+    let mut tool_calls = read_tool_calls(fields)?;
+    // The older name of a single call, which has no id.
+    if let Some(function) = fields.object("function_call")? {
+        let (name, arguments) = read_function(function)?;
+        tool_calls.push(ToolCall { id: function_call_id(&name), name, arguments });
+    }
     fields.refuse("audio", "this server keeps no audio of earlier answers", |_| false)?;
     let reasoning = fields.string("reasoning_content")?;
     let reasoning_content = reasoning.or(fields.string("reasoning")?);
@@ -139,14 +151,25 @@ fn read_tool_call(path: String, value: Value) -> Result<ToolCall, ApiError> {
     let id = call.require("id", id)?;
     call.word("type", &["function"])?;
     let function = call.object("function")?;
-    let mut function = call.require("function", function)?;
+    let function = call.require("function", function)?;
+    let (name, arguments) = read_function(function)?;
+    call.finish();
+    Ok(ToolCall { id, name, arguments })
+}
+
+/// The id of a call in the older form, in which function and answer find each other by the function's name.
+fn function_call_id(name: &str) -> String {
+    format!("call_{name}")
+}
+
+/// What is called, and with what.
+fn read_function(mut function: Fields) -> Result<(String, Value), ApiError> {
     let name = function.string("name")?;
     let name = function.require("name", name)?;
     let path = function.path("arguments");
     let arguments = read_arguments(path, function.take("arguments"))?;
     function.finish();
-    call.finish();
-    Ok(ToolCall { id, name, arguments })
+    Ok((name, arguments))
 }
 
 /// The arguments of an earlier call: JSON text, which is decoded because templates print it in their own way.

@@ -21,6 +21,8 @@ pub struct ReplyOptions {
     pub echo_service_tier: bool,
     /// Leave reasoning out of the answer.
     pub hide_reasoning: bool,
+    /// Tell a call under its older name, `function_call`.
+    pub calls_are_function_calls: bool,
     /// Text to put before the answer (`echo` of a last assistant message).
     pub echo_text: Option<String>,
     /// The id for the object, if the body names one.

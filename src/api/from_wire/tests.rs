@@ -1,6 +1,8 @@
 //! Requests: what they become, and which path a fault names.
 
-use candlewick_protocol::{Content, ErrorKind, GenerationRequest, Prompt, RequestId, ToolChoice};
+use candlewick_protocol::{
+    AllowedMode, Content, ErrorKind, GenerationRequest, Prompt, RequestId, ToolChoice,
+};
 use serde_json::{Map, Value, json};
 
 use super::{read_chat, read_completions};
@@ -212,7 +214,9 @@ fn tools_are_checked_and_the_choice_must_fit_them() {
     assert_eq!(prompt(choice(json!("none")).expect("good")).tool_choice, ToolChoice::None);
     assert_fault(choice(json!("required")), UNSUPPORTED, "tool_choice");
     assert_fault(choice(json!({"type": "function", "function": {"name": "f"}})), UNSUPPORTED, "tool_choice");
-    assert_fault(choice(json!({"type": "function", "function": {"name": "g"}})), INVALID, "tool_choice");
+    let named = json!({"type": "function", "function": {"name": "g"}});
+    assert_fault(choice(named), INVALID, "tool_choice.function.name");
+    assert_fault(choice(json!({"type": "custom", "custom": {"name": "f"}})), UNSUPPORTED, "tool_choice.type");
     assert_fault(choice(json!("perhaps")), INVALID, "tool_choice");
     assert_fault(chat(json!({"tool_choice": "auto"})), INVALID, "tool_choice");
     chat(json!({"tool_choice": "none"})).expect("none needs no tools");
@@ -220,8 +224,58 @@ fn tools_are_checked_and_the_choice_must_fit_them() {
     assert_fault(chat(json!({"tools": [tool("two words")]})), INVALID, "tools.0.function.name");
     assert_fault(chat(json!({"tools": [tool("f"), {"type": "function"}]})), MISSING, "tools.1.function");
     assert_fault(chat(json!({"tools": [{"function": {"name": "f"}}]})), MISSING, "tools.0.type");
-    let old = chat(json!({"functions": [{"name": "f"}], "function_call": "auto"})).expect("good");
-    assert_eq!(prompt(old).tools, [json!({"type": "function", "function": {"name": "f"}})]);
+    let custom = chat(json!({"tools": [{"type": "custom", "custom": {"name": "shell"}}]}));
+    assert!(custom.as_ref().expect_err("there are none").message.contains("\"shell\""));
+    assert_fault(custom, UNSUPPORTED, "tools.0.type");
+    let old = prompt(chat(json!({"functions": [{"name": "f"}], "function_call": "auto"})).expect("good"));
+    assert_eq!(old.tools, [json!({"type": "function", "function": {"name": "f"}})]);
+    assert!(!old.parallel_tool_calls, "the older form holds one call");
+}
+
+#[test]
+fn allowed_tools_are_some_of_the_tools() {
+    let tool = |name: &str| json!({"type": "function", "function": {"name": name}});
+    let choice = |allowed: Value| {
+        let choice = json!({"type": "allowed_tools", "allowed_tools": allowed});
+        chat(json!({"tools": [tool("f"), tool("g")], "tool_choice": choice}))
+    };
+    let Prompt::Chat(prompt) = choice(json!({"mode": "auto", "tools": [tool("g")]})).expect("good").prompt
+    else {
+        panic!("a chat")
+    };
+    assert_eq!(prompt.tools.len(), 2, "the model is shown all of them");
+    let allowed = ToolChoice::Allowed { mode: AllowedMode::Auto, names: vec!["g".to_owned()] };
+    assert_eq!(prompt.tool_choice, allowed);
+    let path = "tool_choice.allowed_tools";
+    assert_fault(choice(json!({"mode": "auto"})), MISSING, &format!("{path}.tools"));
+    assert_fault(choice(json!({"mode": "auto", "tools": []})), INVALID, &format!("{path}.tools"));
+    assert_fault(
+        choice(json!({"mode": "auto", "tools": [tool("h")]})),
+        INVALID,
+        &format!("{path}.tools.0.function.name"),
+    );
+    assert_fault(choice(json!({"tools": [tool("f")]})), MISSING, &format!("{path}.mode"));
+}
+
+#[test]
+fn the_older_form_of_a_call_is_a_call() {
+    let messages = json!([
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": null, "function_call": {"name": "f", "arguments": "{\"a\": 1}"}},
+        {"role": "function", "name": "f", "content": "sunny"},
+    ]);
+    let Prompt::Chat(prompt) = chat(json!({"messages": messages})).expect("good").prompt else {
+        panic!("a chat")
+    };
+    let [_, asked, answered] = prompt.messages.as_slice() else { panic!("three messages") };
+    assert_eq!((asked.tool_calls[0].name.as_str(), &asked.tool_calls[0].arguments), ("f", &json!({"a": 1})));
+    assert_eq!(answered.role, "tool");
+    assert_eq!(answered.tool_call_id.as_deref(), Some(asked.tool_calls[0].id.as_str()));
+    assert_fault(
+        chat(json!({"messages": [{"role": "function", "content": "x"}]})),
+        MISSING,
+        "messages.0.name",
+    );
 }
 
 #[test]

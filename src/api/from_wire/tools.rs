@@ -1,6 +1,6 @@
 //! Tools and the choice among them, with OpenAI's older names for both.
 
-use candlewick_protocol::{ToolChoice, quoted};
+use candlewick_protocol::{AllowedMode, ToolChoice, quoted};
 use serde_json::{Value, json};
 
 use super::fields::{Fields, wrong_type};
@@ -11,13 +11,25 @@ const NUM_FUNCTIONS_MAX: usize = 128;
 /// Longest name of a function.
 const NAME_LENGTH_MAX: usize = 64;
 
-/// The tools as they came, and the choice among them.
-pub fn read_tools(fields: &mut Fields) -> Result<(Vec<Value>, ToolChoice), ApiError> {
+/// What a request says about tools.
+#[derive(Debug)]
+pub struct Tools {
+    /// As they came.
+    pub tools: Vec<Value>,
+    /// The choice among them.
+    pub choice: ToolChoice,
+    /// They came under their older name, `functions`: so a call is told, as `function_call`, and there is but one.
+    pub are_functions: bool,
+}
+
+/// Reads the tools and the choice among them.
+pub fn read_tools(fields: &mut Fields) -> Result<Tools, ApiError> {
     let functions = read_functions(fields)?;
     let path = fields.path("tools");
     let sent = fields.list("tools")?;
     // Clients that build the list always may send it empty, with `tool_choice: "auto"`.
-    let was_sent = sent.is_some() || functions.is_some();
+    let are_functions = functions.is_some();
+    let was_sent = sent.is_some() || are_functions;
     let mut tools = sent.unwrap_or_default();
     for (index, tool) in tools.iter().enumerate() {
         check_tool(format!("{path}.{index}"), tool)?;
@@ -32,7 +44,7 @@ pub fn read_tools(fields: &mut Fields) -> Result<(Vec<Value>, ToolChoice), ApiEr
         tools = functions;
     }
     let choice = read_choice(fields, &tools, was_sent)?;
-    Ok((tools, choice))
+    Ok(Tools { tools, choice, are_functions })
 }
 
 fn read_functions(fields: &mut Fields) -> Result<Option<Vec<Value>>, ApiError> {
@@ -54,23 +66,25 @@ fn check_tool(path: String, tool: &Value) -> Result<(), ApiError> {
     let class = tool.string("type")?;
     match tool.require("type", class)?.as_str() {
         "function" => {}
-        "custom" => {
-            return Err(ApiError::unsupported(
-                tool.path("type"),
-                "custom tools are not supported: send a function",
-            ));
-        }
-        other => {
-            let path = tool.path("type");
-            return Err(ApiError::invalid(
-                path.as_str(),
-                format!("`{path}` must be function, not {}", quoted(other)),
-            ));
-        }
+        other => return Err(refuse_tool(&mut tool, other)),
     }
     let path = tool.path("function");
     let function = tool.take("function");
     check_function(path, &tool.require("function", function)?)
+}
+
+/// A custom tool is named in what its client is told: among many tools it is the one to look for.
+fn refuse_tool(tool: &mut Fields, class: &str) -> ApiError {
+    let path = tool.path("type");
+    let name = tool.map("custom").ok().flatten().and_then(|mut custom| custom.swap_remove("name"));
+    match (class, name) {
+        ("custom", Some(Value::String(name))) => {
+            let message =
+                format!("custom tools such as {} are not supported: send a function", quoted(&name));
+            ApiError::unsupported(path, message)
+        }
+        _ => not_a_function(&path, class),
+    }
 }
 
 fn check_function(path: String, function: &Value) -> Result<(), ApiError> {
@@ -99,15 +113,7 @@ fn read_choice(fields: &mut Fields, tools: &[Value], tools_sent: bool) -> Result
         (None, Some(choice)) => ("function_call", choice),
     };
     let path = fields.path(name);
-    let forced = |what: &str| {
-        ApiError::unsupported(
-            path.as_str(),
-            format!(
-                "{what} is not supported: calls cannot be forced by this server yet; send `auto` or `none`"
-            ),
-        )
-    };
-    match &choice {
+    let choice = match choice {
         Value::String(word) if word == "none" => return Ok(ToolChoice::None),
         _ if !tools_sent => {
             return Err(ApiError::invalid(
@@ -115,23 +121,94 @@ fn read_choice(fields: &mut Fields, tools: &[Value], tools_sent: bool) -> Result
                 format!("`{path}` is only allowed together with `tools`"),
             ));
         }
-        Value::String(word) if word == "auto" => return Ok(ToolChoice::Auto),
-        Value::String(word) if word == "required" => return Err(forced("`required`")),
-        Value::Object(_) => {}
-        other => {
-            return Err(wrong_type(&path, "none, auto, required or an object that names a function", other));
+        Value::String(word) if word == "auto" => ToolChoice::Auto,
+        Value::String(word) if word == "required" && !tools.is_empty() => ToolChoice::Required,
+        Value::String(word) if word == "required" => {
+            return Err(ApiError::invalid(
+                path.as_str(),
+                format!("`{path}` is required, and `tools` is empty"),
+            ));
         }
-    }
-    let wanted = choice.pointer("/function/name").or_else(|| choice.get("name")).and_then(Value::as_str);
-    let Some(wanted) = wanted else {
-        return Err(ApiError::unsupported(path, "only a choice of `none` or `auto` is supported"));
+        choice @ Value::Object(_) => read_choice_object(&path, choice, tools)?,
+        other => {
+            return Err(wrong_type(&path, "none, auto, required or an object that names a function", &other));
+        }
     };
-    let is_wanted = |tool: &Value| tool.pointer("/function/name").and_then(Value::as_str) == Some(wanted);
-    if !tools.iter().any(is_wanted) {
-        return Err(ApiError::invalid(
-            path.as_str(),
-            format!("`{path}` names {}, which is not in `tools`", quoted(wanted)),
-        ));
+    refuse_forced(&path, &choice)?;
+    Ok(choice)
+}
+
+/// `{"type": "function", "function": {"name"}}`, the older `{"name"}`, or `{"type": "allowed_tools", …}`.
+fn read_choice_object(path: &str, choice: Value, tools: &[Value]) -> Result<ToolChoice, ApiError> {
+    let mut choice = Fields::at(path, choice)?;
+    let class = choice.string("type")?;
+    match class.as_deref() {
+        None | Some("function") => Ok(ToolChoice::Function(read_named(choice, tools)?)),
+        Some("allowed_tools") => {
+            // The Responses API has the same fields without the object around them.
+            let mut allowed = choice.object("allowed_tools")?.unwrap_or(choice);
+            let mode = allowed.word("mode", &["auto", "required"])?;
+            let mode = match allowed.require("mode", mode)? {
+                "required" => AllowedMode::Required,
+                _ => AllowedMode::Auto,
+            };
+            let path = allowed.path("tools");
+            let named = allowed.list("tools")?;
+            let named = allowed.require("tools", named)?;
+            if named.is_empty() {
+                return Err(ApiError::invalid(
+                    path.as_str(),
+                    format!("`{path}` must name at least one tool"),
+                ));
+            }
+            allowed.finish();
+            let names = named.into_iter().enumerate().map(|(index, tool)| {
+                let mut tool = Fields::at(format!("{path}.{index}"), tool)?;
+                match tool.string("type")?.as_deref() {
+                    None | Some("function") => read_named(tool, tools),
+                    Some(other) => Err(not_a_function(&tool.path("type"), other)),
+                }
+            });
+            Ok(ToolChoice::Allowed { mode, names: names.collect::<Result<_, _>>()? })
+        }
+        Some(other) => Err(not_a_function(&choice.path("type"), other)),
     }
-    Err(forced("a choice of one function"))
+}
+
+/// The name of a tool that was sent: in `function`, or beside `type`.
+fn read_named(mut choice: Fields, tools: &[Value]) -> Result<String, ApiError> {
+    let mut named = choice.object("function")?.unwrap_or(choice);
+    let path = named.path("name");
+    let name = named.string("name")?;
+    let name = named.require("name", name)?;
+    named.finish();
+    let is_wanted = |tool: &Value| tool.pointer("/function/name").and_then(Value::as_str) == Some(&name);
+    if tools.iter().any(is_wanted) {
+        return Ok(name);
+    }
+    Err(ApiError::invalid(
+        path.as_str(),
+        format!("`{path}` names {}, which is not in `tools`", quoted(&name)),
+    ))
+}
+
+fn not_a_function(path: &str, class: &str) -> ApiError {
+    match class {
+        "custom" => ApiError::unsupported(path, "custom tools are not supported: send a function"),
+        other => ApiError::invalid(path, format!("`{path}` must be function, not {}", quoted(other))),
+    }
+}
+
+/// Calls that must come take constrained output.
+fn refuse_forced(path: &str, choice: &ToolChoice) -> Result<(), ApiError> {
+    let what = match choice {
+        ToolChoice::Required | ToolChoice::Allowed { mode: AllowedMode::Required, .. } => "`required`",
+        ToolChoice::Function(_) => "a choice of one function",
+        ToolChoice::Auto | ToolChoice::None | ToolChoice::Allowed { mode: AllowedMode::Auto, .. } => {
+            return Ok(());
+        }
+    };
+    let message =
+        format!("{what} is not supported: calls cannot be forced by this server yet; send `auto` or `none`");
+    Err(ApiError::unsupported(path, message))
 }

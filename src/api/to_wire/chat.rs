@@ -34,7 +34,7 @@ fn chat_choice(head: &Head, choice: CollectedChoice) -> ChatChoice {
     let options = &head.options;
     let reasoning = Some(choice.reasoning).filter(|text| !text.is_empty());
     let content = options.echo_text.clone().unwrap_or_default() + &choice.text;
-    let tool_calls: Vec<ToolCall> = choice
+    let mut tool_calls: Vec<ToolCall> = choice
         .calls
         .into_iter()
         .map(|call| ToolCall {
@@ -43,19 +43,22 @@ fn chat_choice(head: &Head, choice: CollectedChoice) -> ChatChoice {
             function: FunctionCall { name: call.name, arguments: call.arguments },
         })
         .collect();
+    let content = (!content.is_empty() || tool_calls.is_empty()).then_some(content);
+    let function_call = if options.calls_are_function_calls { tool_calls.pop() } else { None };
     ChatChoice {
         index: choice.index,
         message: ChatMessage {
             role: "assistant",
-            content: (!content.is_empty() || tool_calls.is_empty()).then_some(content),
+            content,
             refusal: None,
             annotations: [],
             reasoning_content: reasoning.clone(),
             reasoning,
             tool_calls,
+            function_call: function_call.map(|call| call.function),
         },
         logprobs: choice.logprobs.map(|tokens| chat_logprobs(&tokens, options.tokens_as_token_ids)),
-        finish_reason: finish_reason(choice.reason),
+        finish_reason: chat_finish_reason(head, choice.reason),
         stop_reason: stop_reason(choice.stop),
         token_ids: options.return_token_ids.then_some(choice.token_ids),
     }
@@ -112,6 +115,16 @@ impl ChatChunks {
         }
     }
 
+    fn call_delta(&self, index: u32, begin: Option<(String, String)>, arguments: String) -> ChatDelta {
+        let class = begin.is_some().then_some("function");
+        let (id, name) = begin.unzip();
+        let function = FunctionDelta { name, arguments };
+        if self.head.options.calls_are_function_calls {
+            return ChatDelta { function_call: Some(function), ..ChatDelta::default() };
+        }
+        ChatDelta { tool_calls: vec![ToolCallDelta { index, id, class, function }], ..ChatDelta::default() }
+    }
+
     fn choice(&self, index: u32, delta: ChatDelta) -> ChatChunkChoice {
         ChatChunkChoice {
             index,
@@ -159,8 +172,8 @@ impl Chunks for ChatChunks {
                 reasoning_content: Some(text),
                 ..ChatDelta::default()
             },
-            Delta::ToolCall { index, id, name } => call_delta(index, Some((id, name)), String::new()),
-            Delta::ToolArguments { index, fragment } => call_delta(index, None, fragment),
+            Delta::ToolCall { index, id, name } => self.call_delta(index, Some((id, name)), String::new()),
+            Delta::ToolArguments { index, fragment } => self.call_delta(index, None, fragment),
         };
         let return_token_ids = self.head.options.return_token_ids;
         let adds_ids = return_token_ids && !piece.token_ids.is_empty();
@@ -183,7 +196,7 @@ impl Chunks for ChatChunks {
         stop: Option<StopCause>,
     ) -> Vec<ChatChunk> {
         let mut last = self.choice(choice, ChatDelta::default());
-        last.finish_reason = Some(finish_reason(reason));
+        last.finish_reason = Some(chat_finish_reason(&self.head, reason));
         last.stop_reason = Some(stop_reason(stop));
         self.num_ended += 1;
         let is_last = self.num_ended == self.num_choices as usize;
@@ -207,9 +220,9 @@ impl Chunks for ChatChunks {
     }
 }
 
-fn call_delta(index: u32, begin: Option<(String, String)>, arguments: String) -> ChatDelta {
-    let class = begin.is_some().then_some("function");
-    let (id, name) = begin.unzip();
-    let call = ToolCallDelta { index, id, class, function: FunctionDelta { name, arguments } };
-    ChatDelta { tool_calls: vec![call], ..ChatDelta::default() }
+fn chat_finish_reason(head: &Head, reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::ToolCalls if head.options.calls_are_function_calls => "function_call",
+        reason => finish_reason(reason),
+    }
 }

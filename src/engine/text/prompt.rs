@@ -49,6 +49,8 @@ impl TextProcessor {
             only_first_tool_call: !chat.parallel_tool_calls,
             call_id_seed: 0,
             tools: Arc::from(chat.tools.as_slice()),
+            allowed_tools: allowed_tools(&chat.tool_choice),
+            is_call_forced: matches!(chat.tool_choice, ToolChoice::Function(_)),
         };
         self.finish_prompt(ids, text, output, "messages")
     }
@@ -101,6 +103,15 @@ impl TextProcessor {
 
 fn internal(error: &tokenizers::Error) -> Failure {
     Failure::new(ErrorKind::Internal, format!("the tokenizer failed: {error}"))
+}
+
+/// The names that a call may have, where the choice sets limits.
+fn allowed_tools(choice: &ToolChoice) -> Option<Arc<[String]>> {
+    match choice {
+        ToolChoice::Auto | ToolChoice::None | ToolChoice::Required => None,
+        ToolChoice::Function(name) => Some(Arc::from([name.clone()])),
+        ToolChoice::Allowed { names, .. } => Some(Arc::from(names.as_slice())),
+    }
 }
 
 /// Whether the model goes on with reasoning: the template ends with an opening tag, or the message that is continued has

@@ -50,11 +50,11 @@ async fn call(reader: &Reader) -> Result<(), Broken> {
     reader.expect(SEPARATOR).await?;
     reader.space().await;
     if reader.peek().await == Some('{') {
-        reader.call(first);
+        reader.call(first)?;
         arguments(reader).await?;
     } else {
         let name = reader.name().await?;
-        reader.call(name);
+        reader.call(name)?;
         reader.space().await;
         let is_fenced = reader.take(FENCE).await;
         if is_fenced {

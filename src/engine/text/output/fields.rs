@@ -13,9 +13,9 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Announces the call.
-    pub(super) fn new(reader: &'a Reader, function: String) -> Self {
-        reader.call(function.clone());
-        Self { reader, function, has_any: false }
+    pub(super) fn new(reader: &'a Reader, function: String) -> Result<Self, Broken> {
+        reader.call(function.clone())?;
+        Ok(Self { reader, function, has_any: false })
     }
 
     /// Reads a value up to one of the ends, which is not read, and tells it beside its key: a string while it comes,

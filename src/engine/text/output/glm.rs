@@ -33,7 +33,7 @@ async fn call(reader: &Reader) -> Result<(), Broken> {
     if reader.which(&[KEY, CLOSE]).await.is_none() {
         return Err(Broken);
     }
-    let mut fields = Fields::new(reader, name);
+    let mut fields = Fields::new(reader, name)?;
     while reader.take(KEY).await {
         let Ok(key) = key(reader).await else { break };
         fields.field(key.trim(), &[VALUE_CLOSE]).await?;

@@ -40,16 +40,18 @@ pub(super) async fn read(reader: &Reader, has_tools: bool) {
     while reader.peek().await.is_some() {
         let kind = match reader.which(HEADERS).await {
             Some(_) => match header(reader).await {
-                Ok(header) => kind(&header, has_tools),
+                Ok(header) => kind(&header, |name| has_tools && reader.allows(name)),
                 Err(Broken) => Kind::Answer,
             },
             None => Kind::Answer,
         };
         match kind {
             Kind::Call(name) => {
-                reader.call(name);
-                arguments(reader).await;
-                reader.end_call();
+                // It was asked for what is allowed before it became a call.
+                if reader.call(name).is_ok() {
+                    arguments(reader).await;
+                    reader.end_call();
+                }
             }
             Kind::Reasoning => {
                 reader.set_reasoning(true);
@@ -88,7 +90,7 @@ async fn header(reader: &Reader) -> Result<String, Broken> {
     }
 }
 
-fn kind(header: &str, has_tools: bool) -> Kind {
+fn kind(header: &str, may_call: impl Fn(&str) -> bool) -> Kind {
     let word_after = |mark: &str| {
         let rest = &header[header.find(mark)? + mark.len()..];
         let rest = rest.trim_start();
@@ -96,7 +98,7 @@ fn kind(header: &str, has_tools: bool) -> Kind {
     };
     let called = word_after("to=").and_then(|recipient| recipient.strip_prefix(FUNCTIONS));
     match (called, word_after(CHANNEL)) {
-        (Some(name), _) if has_tools && !name.is_empty() => Kind::Call(name.into()),
+        (Some(name), _) if !name.is_empty() && may_call(name) => Kind::Call(name.into()),
         (None, Some("analysis")) => Kind::Reasoning,
         _ => Kind::Answer,
     }

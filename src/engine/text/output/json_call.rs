@@ -53,7 +53,7 @@ pub(super) async fn object(reader: &Reader, marked: Marked) -> Result<(), Broken
                 if marked == Marked::No && !reader.knows(&name) {
                     return Err(Broken);
                 }
-                reader.call(name);
+                reader.call(name)?;
                 is_announced = true;
                 reader.arguments(arguments.as_deref().unwrap_or_default());
             }

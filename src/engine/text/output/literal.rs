@@ -56,7 +56,7 @@ async fn map(
         let is_over = reader.take(mapping.close).await;
         let key = if is_over { String::new() } else { key(reader, dialect, mapping).await? };
         if let Some(name) = call.take() {
-            reader.call(name);
+            reader.call(name)?;
         }
         if is_over {
             reader.arguments(if before == "{" { "{}" } else { "}" });

@@ -46,6 +46,6 @@ async fn named(reader: &Reader) -> Result<(), Broken> {
     if !reader.take(ARGS).await && reader.peek().await != Some('{') {
         return Err(Broken);
     }
-    reader.call(name);
+    reader.call(name)?;
     arguments(reader).await
 }

@@ -62,6 +62,10 @@ pub struct OutputFormat {
     /// The request's tools, as the template is given them: by their schemas values are typed that a model writes as
     /// plain text.
     pub tools: Arc<[Value]>,
+    /// Names of the tools that may be called, if the request lets not all of them be called; a call of another is text.
+    pub allowed_tools: Option<Arc<[String]>>,
+    /// The request forced the call of one function: as with OpenAI, making it is an ordinary end of the answer.
+    pub is_call_forced: bool,
 }
 
 /// What one token brought.
@@ -112,7 +116,12 @@ impl OutputStream {
         let (text, stopped) = self.stop.push(text);
         let mut deltas = Deltas::default();
         self.read(&text, &mut deltas);
-        self.is_stopped = stopped.is_some();
+        if stopped.is_some() {
+            self.is_stopped = true;
+            if let Some(parser) = &mut self.parser {
+                deltas.extend(parser.finish());
+            }
+        }
         if was_reasoning && self.is_reasoning() {
             self.num_reasoning_tokens += 1;
         }
@@ -122,13 +131,14 @@ impl OutputStream {
     /// There are no more tokens: what was held back is told. To be called once.
     pub fn finish(&mut self) -> Vec<Delta> {
         let mut deltas = Deltas::default();
-        if !self.is_stopped {
-            let text = self.detokenizer.finish();
-            let (text, _) = self.stop.push(text);
-            self.read(&text, &mut deltas);
-            let text = self.stop.finish();
-            self.read(&text, &mut deltas);
+        if self.is_stopped {
+            return deltas.0;
         }
+        let text = self.detokenizer.finish();
+        let (text, _) = self.stop.push(text);
+        self.read(&text, &mut deltas);
+        let text = self.stop.finish();
+        self.read(&text, &mut deltas);
         if let Some(parser) = &mut self.parser {
             deltas.extend(parser.finish());
         }
@@ -172,7 +182,7 @@ fn parser(
     }
     let calls = Calls::new(format.call_id_seed, format.only_first_tool_call);
     let starts_inside = format.starts_in_reasoning;
-    Some(Parser::new(calls, Arc::clone(&format.tools), async move |reader: Reader| {
+    Some(Parser::new(calls, format, async move |reader: Reader| {
         read_output(&reader, reasoning, tools, starts_inside).await;
     }))
 }

@@ -40,7 +40,7 @@ pub(super) async fn read(reader: &Reader) {
 async fn function(reader: &Reader) -> Result<(), Broken> {
     let name = reader.name().await?;
     reader.expect(">").await?;
-    let mut fields = Fields::new(reader, name);
+    let mut fields = Fields::new(reader, name)?;
     loop {
         reader.space().await;
         if !reader.take(PARAMETER).await {

@@ -16,9 +16,9 @@ use std::task::{Context, Poll, Waker};
 use candlewick_protocol::Delta;
 use serde_json::Value;
 
-use super::Deltas;
 use super::calls::Calls;
 use super::json_text;
+use super::{Deltas, OutputFormat};
 
 /// What was read is no call, or a call that does not go on like this; or the text ended.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub(super) struct Parser {
 pub(super) struct Reader {
     shared: Arc<Mutex<Shared>>,
     tools: Arc<[Value]>,
+    /// Only these may be called, if there are any.
+    allowed: Option<Arc<[String]>>,
 }
 
 struct Shared {
@@ -51,7 +53,7 @@ struct Shared {
 
 impl Parser {
     /// `make` is given the reader and returns the parsing function, started.
-    pub(super) fn new<F>(calls: Calls, tools: Arc<[Value]>, make: impl FnOnce(Reader) -> F) -> Self
+    pub(super) fn new<F>(calls: Calls, format: &OutputFormat, make: impl FnOnce(Reader) -> F) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -63,7 +65,11 @@ impl Parser {
             calls,
             deltas: Deltas::default(),
         }));
-        let reader = Reader { shared: Arc::clone(&shared), tools };
+        let reader = Reader {
+            shared: Arc::clone(&shared),
+            tools: Arc::clone(&format.tools),
+            allowed: format.allowed_tools.clone(),
+        };
         let mut parser = Self { shared, run: Some(Box::pin(make(reader))) };
         // A prompt that ends within reasoning is known before the first token.
         parser.go_on();
@@ -267,13 +273,23 @@ impl Reader {
         self.lock().deltas.push(Delta::Reasoning(text.into()));
     }
 
-    /// Tells a call; an earlier one is closed.
-    pub(super) fn call(&self, name: String) {
+    /// Tells a call; an earlier one is closed. Refused where the request does not let this tool be called: then it is
+    /// text.
+    pub(super) fn call(&self, name: String) -> Result<(), Broken> {
+        if !self.allows(&name) {
+            return Err(Broken);
+        }
         let mut shared = self.lock();
         shared.end_call();
         shared.raw = None;
         let Shared { calls, deltas, .. } = &mut *shared;
         calls.begin(name, deltas);
+        Ok(())
+    }
+
+    /// Whether the request lets a tool of this name be called.
+    pub(super) fn allows(&self, name: &str) -> bool {
+        self.allowed.as_ref().is_none_or(|allowed| allowed.iter().any(|tool| tool == name))
     }
 
     /// Tells a piece of the arguments of the call that is open.

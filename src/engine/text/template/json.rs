@@ -39,6 +39,23 @@ pub(super) fn tojson(value: &Value, positional: Rest<Value>, kwargs: Kwargs) -> 
     Ok(Value::from(writer.out))
 }
 
+/// A value as `json.dumps` writes it by itself, with characters as they are.
+pub(super) fn text(value: &serde_json::Value) -> String {
+    let mut writer = Writer {
+        out: String::new(),
+        ensure_ascii: false,
+        indent: None,
+        item_separator: ", ".into(),
+        key_separator: ": ".into(),
+        sort_keys: false,
+    };
+    match writer.value(&Value::from(minijinja::value::Serde(value)), 0) {
+        Ok(()) => writer.out,
+        // Too deep for Python's rules; it is JSON all the same.
+        Err(_) => value.to_string(),
+    }
+}
+
 /// An indent beyond this is a template that wants to fill memory.
 const MAX_INDENT: usize = 64;
 

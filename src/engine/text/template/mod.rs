@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 
 use self::content::ContentFormat;
 use self::environment::Raised;
+use self::messages::{Arguments, Shape};
 use crate::{LoadError, ModelFiles};
 
 /// The name of the template for conversations in general.
@@ -26,6 +27,9 @@ const DEFAULT: &str = "default";
 
 /// Put behind the last message where that is continued; what follows it in the rendered text is cut.
 const CONTINUE_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
+
+/// What a template says that takes only ids of nine letters and digits.
+const SHORT_IDS: &[&str] = &["length != 9", "length == 9", "with length 9"];
 
 /// A template's source may not be longer, in bytes; real ones stay below a tenth of it.
 const MAX_SOURCE_BYTES: usize = 256 << 10;
@@ -72,6 +76,8 @@ struct Template {
     name: String,
     source: String,
     format: ContentFormat,
+    /// It refuses ids of calls that are not nine letters and digits, as Mistral's do.
+    wants_short_ids: bool,
     /// Why it cannot run at all.
     broken: Option<String>,
 }
@@ -118,7 +124,8 @@ impl ChatTemplates {
                 tracing::warn!(template = name, why, "a chat template cannot be parsed");
             }
             let format = if broken.is_none() { content::detect(&source) } else { ContentFormat::Text };
-            templates.push(Template { name, source, format, broken });
+            let wants_short_ids = SHORT_IDS.iter().any(|sign| source.contains(sign));
+            templates.push(Template { name, source, format, wants_short_ids, broken });
         }
         Self { env, templates }
     }
@@ -135,10 +142,34 @@ impl ChatTemplates {
         variables: Map<String, Value>,
     ) -> Result<String, Failure> {
         let template = self.choose(prompt)?;
-        let knows_developer = template.source.contains("developer");
-        let mut messages = messages::values(&prompt.messages, template.format, knows_developer);
+        let rendered = self.render_with(template, prompt, variables.clone(), Arguments::Object);
+        let has_calls = prompt.messages.iter().any(|message| !message.tool_calls.is_empty());
+        match rendered {
+            // Templates such as DeepSeek's put the arguments between two texts, which takes a text.
+            Err(Refusal::Failed(_)) if has_calls => {
+                self.render_with(template, prompt, variables, Arguments::Text).or(rendered)
+            }
+            rendered => rendered,
+        }
+        .map_err(Refusal::into_failure)
+    }
+
+    fn render_with(
+        &self,
+        template: &Template,
+        prompt: &ChatPrompt,
+        variables: Map<String, Value>,
+        arguments: Arguments,
+    ) -> Result<String, Refusal> {
+        let shape = Shape {
+            format: template.format,
+            arguments,
+            knows_developer: template.source.contains("developer"),
+            short_ids: template.wants_short_ids,
+        };
+        let mut messages = messages::values(&prompt.messages, shape);
         let continued = match prompt.continue_final_message {
-            true => Some(mark_continued(&mut messages, template)?),
+            true => Some(mark_continued(&mut messages, template).map_err(Refusal::Said)?),
             false => None,
         };
         let mut context = variables;
@@ -155,7 +186,7 @@ impl ChatTemplates {
 
         let rendered = self.run(template, context)?;
         match continued {
-            Some(text) => cut_continued(rendered, &text),
+            Some(text) => cut_continued(rendered, &text).map_err(Refusal::Said),
             None => Ok(rendered),
         }
     }
@@ -184,7 +215,7 @@ impl ChatTemplates {
         }
     }
 
-    fn run(&self, template: &Template, context: Map<String, Value>) -> Result<String, Failure> {
+    fn run(&self, template: &Template, context: Map<String, Value>) -> Result<String, Refusal> {
         let compiled =
             self.env.get_template(&template.name).expect("templates that are not broken were added");
         let mut out = Limited { bytes: Vec::new() };
@@ -197,8 +228,24 @@ impl ChatTemplates {
             Err(_) => {
                 let message =
                     "the model's chat template failed on this conversation: the template engine broke";
-                Err(Failure::invalid("messages", message))
+                Err(Refusal::Said(Failure::invalid("messages", message)))
             }
+        }
+    }
+}
+
+/// Why a conversation was not rendered.
+enum Refusal {
+    /// The template says so, or there is nothing else to try.
+    Said(Failure),
+    /// The template came upon a value that it cannot deal with.
+    Failed(Failure),
+}
+
+impl Refusal {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Said(failure) | Self::Failed(failure) => failure,
         }
     }
 }
@@ -236,24 +283,23 @@ fn named_sources(value: &Value) -> Vec<(String, String)> {
 }
 
 /// What a failed rendering means to the client: the template's own words where it raised, else what went wrong.
-fn failure(error: &minijinja::Error) -> Failure {
+fn failure(error: &minijinja::Error) -> Refusal {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = cause {
         if let Some(Raised(words)) = inner.downcast_ref::<Raised>() {
-            return Failure::invalid(
-                "messages",
-                format!("the model's chat template refuses this conversation: {words}"),
-            );
+            let message = format!("the model's chat template refuses this conversation: {words}");
+            return Refusal::Said(Failure::invalid("messages", message));
         }
         cause = inner.source();
     }
     let message = match error.kind() {
         minijinja::ErrorKind::OutOfFuel => {
-            "the model's chat template took too long on this conversation".to_owned()
+            let message = "the model's chat template took too long on this conversation";
+            return Refusal::Said(Failure::invalid("messages", message));
         }
         _ => format!("the model's chat template failed on this conversation: {error}"),
     };
-    Failure::invalid("messages", message)
+    Refusal::Failed(Failure::invalid("messages", message))
 }
 
 /// Marks the end of the last message's text, and gives that text.

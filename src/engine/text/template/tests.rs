@@ -194,3 +194,42 @@ fn the_final_message_is_continued_where_the_template_shows_it() {
         render("<{{ messages[0].role }}{# content #}>", &prompt).expect_err("it does not show the content");
     assert_eq!(failure.param.as_deref(), Some("continue_final_message"));
 }
+
+#[test]
+fn arguments_are_text_where_the_template_joins_them_to_text() {
+    let conversation = json!({"messages": [{"role": "assistant", "tool_calls": [
+        {"id": "c", "function": {"name": "f", "arguments": {"city": "Zürich", "n": 1}}},
+    ]}]});
+    let render = |source: &str| {
+        let templates = ChatTemplates::of_option(source).expect("a template");
+        templates.render(&chat(&conversation), Map::new())
+    };
+    let joined = "{{ 'call: ' + messages[0].tool_calls[0].function.arguments }}";
+    assert_eq!(render(joined).expect("it is a text"), "call: {\"city\": \"Zürich\", \"n\": 1}");
+    let object = "{{ messages[0].tool_calls[0].function.arguments.city }}";
+    assert_eq!(render(object).expect("it is an object"), "Zürich");
+    let failure = render("{{ 1 + messages }}").expect_err("neither helps");
+    assert!(failure.message.contains("failed on this conversation"), "{}", failure.message);
+}
+
+#[test]
+fn ids_of_calls_are_nine_characters_where_the_template_insists() {
+    let conversation = |id: &str| {
+        json!({"messages": [
+            {"role": "assistant", "tool_calls": [{"id": id, "function": {"name": "f", "arguments": {}}}]},
+            {"role": "tool", "tool_call_id": id, "content": "x"},
+        ]})
+    };
+    let source = "{%- set id = messages[0].tool_calls[0].id -%}{%- if id|length != 9 -%}{{ raise_exception('no') }}{%- endif -%}\
+                  {{ id }} {{ messages[1].tool_call_id }}";
+    let render = |source: &str, id: &str| {
+        let templates = ChatTemplates::of_option(source).expect("a template");
+        templates.render(&chat(&conversation(id)), Map::new()).expect("it renders")
+    };
+    assert_eq!(render(source, "abcdEF789"), "abcdEF789 abcdEF789");
+    let made = render(source, "call_0123456789abcdef01234567");
+    let (call, answer) = made.split_once(' ').expect("two ids");
+    assert!(call == answer && call.len() == 9 && call.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    assert_ne!(made, render(source, "call_0123456789abcdef01234568"));
+    assert_eq!(render("{{ messages[0].tool_calls[0].id }}", "call_1"), "call_1");
+}
