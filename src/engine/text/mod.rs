@@ -24,7 +24,7 @@ pub use self::output::{OutputFormat, OutputStep, OutputStream};
 pub use self::template::{TemplateFault, check_chat_template};
 
 use self::infill::Infill;
-use self::output::{ReasoningSyntax, Signs, ToolSyntax};
+use self::output::{ReasoningSyntax, ResponseTemplate, Signs, ToolSyntax};
 use self::template::ChatTemplates;
 use self::tokenizer::ModelTokenizer;
 use crate::{GenerationDefaults, LoadError, ModelFiles, TokenScore};
@@ -40,6 +40,10 @@ pub struct TextProcessor {
     reasoning_syntax: Option<ReasoningSyntax>,
     /// How the model calls tools, if it is known to.
     tool_syntax: Option<ToolSyntax>,
+    /// How the repository says that answers are read, if it does; then they are read so.
+    response_template: Option<Arc<ResponseTemplate>>,
+    /// Special tokens that the response template reads.
+    response_marks: Vec<u32>,
 }
 
 /// How to make a text processor, beside what the repository says.
@@ -85,11 +89,14 @@ impl TextProcessor {
         if generation_defaults.eos_token_ids.is_empty() {
             generation_defaults.eos_token_ids.extend(tokenizer.named_id("eos_token"));
         }
-        let response_template = response_template(files)?;
+        let shipped = response_template(files)?;
+        // Without the backslashes of its patterns.
+        let response_words = shipped.as_ref().map(|template| template.to_string().replace('\\', ""));
+        let response_words = response_words.unwrap_or_default();
         let signs = Signs {
             model_type: config["model_type"].as_str(),
             in_template: &|text| {
-                response_template.contains(text)
+                response_words.contains(text)
                     || templates.as_ref().is_some_and(|templates| templates.mention(text))
             },
             in_vocabulary: &|token| tokenizer.id(token).is_some(),
@@ -99,7 +106,22 @@ impl TextProcessor {
             None => ToolSyntax::of(&signs),
         };
         let reasoning_syntax = ReasoningSyntax::of(&signs);
+        let response_template = match (shipped, &options.tool_call_parser) {
+            (Some(template), None) => match ResponseTemplate::new(&template) {
+                Ok(template) => Some(Arc::new(template)),
+                Err(why) => {
+                    tracing::warn!(
+                        why,
+                        "the response template cannot be used: answers are read by the model's marks"
+                    );
+                    None
+                }
+            },
+            _ => None,
+        };
         Ok(Self {
+            response_marks: tokenizer.special_ids(|token| response_words.contains(token)),
+            response_template,
             infill: Infill::of(&tokenizer),
             reasoning_syntax,
             tool_syntax,
@@ -145,10 +167,8 @@ impl TextProcessor {
     }
 }
 
-/// The words of the response template that a tokenizer ships, if it does, without the backslashes of its patterns. It is
-/// not run: it says which marks the model writes, and thereby which parser reads them.
-fn response_template(files: &ModelFiles) -> Result<String, LoadError> {
-    let config = files.json("tokenizer_config.json")?.unwrap_or_default();
-    let template = &config["response_template"];
-    Ok(if template.is_null() { String::new() } else { template.to_string().replace('\\', "") })
+/// The response template that a tokenizer ships, if it does.
+fn response_template(files: &ModelFiles) -> Result<Option<Value>, LoadError> {
+    let mut config = files.json("tokenizer_config.json")?.unwrap_or_default();
+    Ok(Some(config["response_template"].take()).filter(|template| !template.is_null()))
 }

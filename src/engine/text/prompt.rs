@@ -45,11 +45,16 @@ impl TextProcessor {
             starts_in_reasoning: self
                 .reasoning_syntax
                 .is_some_and(|syntax| ends_in_reasoning(&text, chat, syntax)),
-            parse_tool_calls: has_tools && self.tool_syntax.is_some(),
+            parse_tool_calls: has_tools
+                && match &self.response_template {
+                    Some(template) => template.has_calls(),
+                    None => self.tool_syntax.is_some(),
+                },
             only_first_tool_call: !chat.parallel_tool_calls,
             call_id_seed: 0,
             tools: Arc::from(chat.tools.as_slice()),
             allowed_tools: allowed_tools(&chat.tool_choice),
+            prompt_tail: self.response_template.as_ref().map(|template| template.prompt_tail(&text).into()),
             is_call_forced: matches!(chat.tool_choice, ToolChoice::Function(_)),
         };
         self.finish_prompt(ids, text, output, "messages")

@@ -278,20 +278,29 @@ fn a_tool_call_parser_may_be_named() {
 }
 
 #[test]
-fn a_response_template_tells_which_parser_reads_the_answer() {
-    let pattern = r"\s*<tool_call>\s*<function=(?P<name>[^>\n]+)>";
-    let fields = json!({
-        "reasoning": {"open": "<think>", "close": "</think>"},
-        "tool_calls": {"open_pattern": pattern, "close": "</tool_call>"},
-    });
-    let config = json!({"chat_template": "{{ messages }}", "response_template": {"fields": fields}});
-    let files = files(&[("tokenizer.json", byte_level_json()), ("tokenizer_config.json", config)]);
-    let processor = Arc::new(TextProcessor::load(&files, &TextOptions::default()).expect("it loads"));
-    let prompt = ChatPrompt { tools: vec![json!({})], ..chat("Hi") };
-    let written =
-        "<think>Hm</think><tool_call><function=f><parameter=a>\n1\n</parameter></function></tool_call>";
-    let (deltas, _) = answer_of(&processor, &prompt, written, &[]);
-    assert_eq!(joined(&deltas), (String::new(), "Hm".into(), "f={\"a\": \"1\"}".into()));
+fn a_response_template_reads_the_answer() {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/templates/responses.json");
+    let fixture = std::fs::read(fixture).expect("the fixture is there");
+    let fixture: Value = serde_json::from_slice(&fixture).expect("JSON");
+    let template = |index: usize| fixture["families"][index]["template"].clone();
+    let answered = |template: Value, written: &str| {
+        let chat_template = "<|im_start|>assistant\n<think>\n{{ messages }}";
+        let config = json!({"chat_template": chat_template, "response_template": template});
+        let files = files(&[("tokenizer.json", byte_level_json()), ("tokenizer_config.json", config)]);
+        let processor = Arc::new(TextProcessor::load(&files, &TextOptions::default()).expect("it loads"));
+        let prompt = ChatPrompt { tools: vec![json!({})], ..chat("Hi") };
+        let (deltas, stream) = answer_of(&processor, &prompt, written, &[]);
+        (joined(&deltas), stream.num_reasoning_tokens())
+    };
+    let xml = "Hm</think>\n<tool_call><function=f><parameter=a>\n1\n</parameter></function></tool_call>\n<|im_end|>";
+    let (told, num_reasoning_tokens) = answered(template(1), xml);
+    assert_eq!(told, (String::new(), "Hm".into(), "f={\"a\": \"1\"}".into()));
+    assert_eq!(num_reasoning_tokens, 2);
+    // One that cannot be used still shows what the model writes.
+    let mut broken = template(1);
+    broken["version"] = json!(2);
+    let told = answered(broken, &format!("<think>{xml}")).0;
+    assert_eq!(told, (String::new(), "Hm".into(), "f={\"a\": \"1\"}".into()));
 }
 
 #[test]

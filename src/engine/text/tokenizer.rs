@@ -83,6 +83,13 @@ impl ModelTokenizer {
         self.inner.get_added_vocabulary().is_special_token(token)
     }
 
+    /// The ids of special tokens by their content.
+    pub(crate) fn special_ids(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<u32> {
+        let added = self.inner.get_added_tokens_decoder();
+        let wanted = added.iter().filter(|(_, token)| token.special && is_wanted(&token.content));
+        wanted.map(|(id, _)| *id).collect()
+    }
+
     /// How the vocabulary spells text.
     pub(crate) fn pieces(&self) -> &Pieces {
         &self.pieces

@@ -3,8 +3,11 @@
 //!
 //! Brackets and quotes are matched, no more: a model's slips within its arguments are the client's to see.
 
+use serde_json::{Map, Value};
+
 use super::json_scan::{Scan, Scanned};
 use super::reader::{Broken, Reader};
+use super::schema::Types;
 
 /// How certain it is that an object is a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,7 +58,14 @@ pub(super) async fn object(reader: &Reader, marked: Marked) -> Result<(), Broken
                 }
                 reader.call(name)?;
                 is_announced = true;
-                reader.arguments(arguments.as_deref().unwrap_or_default());
+                match &arguments {
+                    Some(held) if serde_json::from_str::<Map<String, Value>>(held).is_ok() => {
+                        reader.unread(held);
+                        members(reader).await?;
+                    }
+                    Some(held) => reader.arguments(held),
+                    None => {}
+                }
             }
             "arguments" | "parameters" if arguments.is_none() => {
                 arguments = Some(String::new());
@@ -103,13 +113,73 @@ pub(super) async fn array(reader: &Reader) -> Result<(), Broken> {
 /// Reads the arguments of the call that is open, and tells them while they come.
 pub(super) async fn arguments(reader: &Reader) -> Result<(), Broken> {
     reader.space().await;
-    if let Some('{' | '[') = reader.peek().await {
-        return value(reader, Sink::Arguments).await;
+    match reader.peek().await {
+        Some('{') => return members(reader).await,
+        Some('[') => return value(reader, Sink::Arguments).await,
+        _ => {}
     }
     let mut held = String::new();
     let result = value(reader, Sink::Text(&mut held)).await;
     reader.arguments(&if result.is_ok() { plain(&held) } else { held });
     result
+}
+
+/// Reads the object of the arguments, and tells it as it is written, but for texts that the tool's schema says are
+/// something else: those are told as what they are, when they are complete.
+async fn members(reader: &Reader) -> Result<(), Broken> {
+    let mut scan = Scan::default();
+    // Of the outermost object: the key, and whether its value comes next.
+    let (mut key, mut is_value) = (String::new(), false);
+    loop {
+        let char = reader.peek().await.ok_or(Broken)?;
+        if char == '"' && !scan.is_in_text() && scan.depth() == 1 {
+            let types = if is_value { reader.argument_types(&decoded(&key)) } else { Types::default() };
+            if !types.is_string() {
+                let mut held = String::new();
+                let result = value(reader, Sink::Text(&mut held)).await;
+                let text = serde_json::from_str::<String>(&held).ok().filter(|_| result.is_ok());
+                reader.arguments(&text.map_or(held, |text| types.cast(&text)));
+                result?;
+                is_value = false;
+                continue;
+            }
+            if !is_value {
+                key.clear();
+            }
+        }
+        // Outside quotes it begins a mark.
+        if char == '<' && !scan.is_in_text() {
+            return Err(Broken);
+        }
+        let was_in_text = scan.is_in_text();
+        let scanned = scan.read(char);
+        if scan.depth() == 1 {
+            match char {
+                _ if was_in_text || scan.is_in_text() => {
+                    if !is_value {
+                        key.push(char);
+                    }
+                }
+                ':' => is_value = true,
+                ',' => is_value = false,
+                _ => {}
+            }
+        }
+        match scanned {
+            Scanned::Inside | Scanned::Ends => reader.next().await,
+            Scanned::Ended => return Ok(()),
+            Scanned::Bad => return Err(Broken),
+        };
+        reader.arguments(char.encode_utf8(&mut [0; 4]));
+        if let Scanned::Ends = scanned {
+            return Ok(());
+        }
+    }
+}
+
+/// A JSON string, without its quotes and escapes.
+fn decoded(string: &str) -> String {
+    serde_json::from_str(string).unwrap_or_else(|_| string.trim_matches('"').to_owned())
 }
 
 /// Reads a value.
@@ -154,8 +224,8 @@ fn is_call_key(key: &str) -> bool {
 /// Arguments as told: a text that holds an object is unpacked, `null` is none, anything else stays.
 fn plain(value: &str) -> String {
     match serde_json::from_str(value) {
-        Ok(serde_json::Value::String(inner)) => inner,
-        Ok(serde_json::Value::Null) => "{}".into(),
+        Ok(Value::String(inner)) => inner,
+        Ok(Value::Null) => "{}".into(),
         _ => value.into(),
     }
 }

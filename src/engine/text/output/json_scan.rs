@@ -33,6 +33,11 @@ impl Scan {
         self.in_text
     }
 
+    /// How many brackets are open.
+    pub(super) fn depth(&self) -> usize {
+        self.open.len()
+    }
+
     /// Reads one character.
     pub(super) fn read(&mut self, char: char) -> Scanned {
         if self.in_text {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use super::json_text::quote;
 use super::number::number;
 use super::reader::{Broken, Reader};
+use super::schema::Types;
 
 /// Values nested deeper than this are refused.
 const MAX_DEPTH: usize = 64;
@@ -63,7 +64,8 @@ async fn map(
             return Ok(());
         }
         reader.arguments(&format!("{before}{}: ", quote(&key)));
-        value(reader, dialect, depth + 1).await?;
+        let types = if depth == 0 { reader.argument_types(&key) } else { Types::default() };
+        value(reader, dialect, &types, depth + 1).await?;
         before = ", ";
         reader.space().await;
         if !reader.take(",").await && reader.which(&[mapping.close]).await.is_none() {
@@ -82,7 +84,7 @@ async fn list(reader: &Reader, dialect: &Dialect, close: &'static str, depth: us
             return Ok(());
         }
         reader.arguments(before);
-        value(reader, dialect, depth + 1).await?;
+        value(reader, dialect, &Types::default(), depth + 1).await?;
         before = ", ";
         reader.space().await;
         if !reader.take(",").await && reader.which(&[close]).await.is_none() {
@@ -120,10 +122,11 @@ async fn bare_key(reader: &Reader) -> Result<String, Broken> {
     if key.is_empty() { Err(Broken) } else { Ok(key) }
 }
 
-/// Reads a value.
+/// Reads a value. A text is told as what the tool's schema says that it is, and if that is no string, when it is complete.
 fn value<'a>(
     reader: &'a Reader,
     dialect: &'a Dialect,
+    types: &'a Types,
     depth: usize,
 ) -> Pin<Box<dyn Future<Output = Result<(), Broken>> + Send + 'a>> {
     Box::pin(async move {
@@ -132,6 +135,14 @@ fn value<'a>(
         }
         reader.space().await;
         if let Some((quote, escapes)) = opened(reader, dialect).await {
+            if !types.is_string() {
+                let mut held = String::new();
+                while let Some(char) = string_char(reader, quote, escapes).await? {
+                    held.push(char);
+                }
+                reader.arguments(&types.cast(&held));
+                return Ok(());
+            }
             reader.arguments("\"");
             while let Some(char) = string_char(reader, quote, escapes).await? {
                 reader.argument_char(char);

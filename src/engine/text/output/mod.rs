@@ -27,6 +27,7 @@ mod pythonic;
 mod qwen_xml;
 mod reader;
 mod reasoning;
+mod response;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use candlewick_protocol::Delta;
 use serde_json::Value;
 
 pub(crate) use self::choice::{ReasoningSyntax, Signs, ToolSyntax};
+pub(crate) use self::response::ResponseTemplate;
 
 use self::calls::Calls;
 use self::reader::{Parser, Reader};
@@ -64,6 +66,8 @@ pub struct OutputFormat {
     pub tools: Arc<[Value]>,
     /// Names of the tools that may be called, if the request lets not all of them be called; a call of another is text.
     pub allowed_tools: Option<Arc<[String]>>,
+    /// Of a model with a response template: what of the prompt belongs to the message that is answered.
+    pub prompt_tail: Option<Arc<str>>,
     /// The request forced the call of one function: as with OpenAI, making it is an ordinary end of the answer.
     pub is_call_forced: bool,
 }
@@ -96,11 +100,16 @@ impl OutputStream {
         let tools = processor.tool_syntax.filter(|_| format.parse_tool_calls);
         let mut marks = reasoning.map_or_else(Vec::new, ReasoningSyntax::marks);
         marks.extend(tools.into_iter().flat_map(ToolSyntax::marks));
-        let shown = marks.into_iter().filter_map(|mark| processor.tokenizer.id(mark)).collect();
+        let mut shown: Vec<u32> = marks.into_iter().filter_map(|mark| processor.tokenizer.id(mark)).collect();
+        let mut parser = parser(reasoning, tools, format);
+        if let (Some(template), Some(tail)) = (&processor.response_template, &format.prompt_tail) {
+            shown.clone_from(&processor.response_marks);
+            parser = Some(response_parser(template, tail, format));
+        }
         Self {
             detokenizer: Detokenizer::new(processor, params.skip_special_tokens, shown),
             stop: StopMatcher::new(&params.stop, params.include_stop_str_in_output),
-            parser: parser(reasoning, tools, format),
+            parser,
             num_reasoning_tokens: 0,
             is_stopped: false,
         }
@@ -185,6 +194,17 @@ fn parser(
     Some(Parser::new(calls, format, async move |reader: Reader| {
         read_output(&reader, reasoning, tools, starts_inside).await;
     }))
+}
+
+/// What reads a choice's text as a response template says.
+fn response_parser(template: &Arc<ResponseTemplate>, tail: &str, format: &OutputFormat) -> Parser {
+    let calls = Calls::new(format.call_id_seed, format.only_first_tool_call);
+    let (template, has_tools) = (Arc::clone(template), format.parse_tool_calls);
+    let mut parser = Parser::new(calls, format, async move |reader: Reader| {
+        response::read(&reader, &template, has_tools).await;
+    });
+    parser.read_prompt(tail);
+    parser
 }
 
 async fn read_output(

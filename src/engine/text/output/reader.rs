@@ -18,6 +18,8 @@ use serde_json::Value;
 
 use super::calls::Calls;
 use super::json_text;
+use super::response::{Automaton, Verdict};
+use super::schema::Types;
 use super::{Deltas, OutputFormat};
 
 /// What was read is no call, or a call that does not go on like this; or the text ended.
@@ -42,11 +44,15 @@ pub(super) struct Reader {
 struct Shared {
     /// Text that was not read yet.
     input: std::collections::VecDeque<char>,
+    /// How much of it belongs to the prompt, in characters.
+    num_prompt: usize,
     /// No more text will come.
     is_over: bool,
     /// What was read and may yet be text.
     raw: Option<String>,
     is_reasoning: bool,
+    /// The function of the last call.
+    called: String,
     calls: Calls,
     deltas: Deltas,
 }
@@ -59,9 +65,11 @@ impl Parser {
     {
         let shared = Arc::new(Mutex::new(Shared {
             input: std::collections::VecDeque::new(),
+            num_prompt: 0,
             is_over: false,
             raw: None,
             is_reasoning: false,
+            called: String::new(),
             calls,
             deltas: Deltas::default(),
         }));
@@ -80,6 +88,12 @@ impl Parser {
     pub(super) fn push(&mut self, text: &str) -> Deltas {
         lock(&self.shared).input.extend(text.chars());
         self.go_on()
+    }
+
+    /// Reads what the prompt holds of the answer, which nobody has to be told.
+    pub(super) fn read_prompt(&mut self, text: &str) {
+        lock(&self.shared).num_prompt = text.chars().count();
+        drop(self.push(text));
     }
 
     /// There is no more text; the rest that can be told.
@@ -190,6 +204,50 @@ impl Reader {
         is_cut
     }
 
+    /// Which automaton matches the longest text that stands next, and its length in characters; of several the first in
+    /// the list. Reads nothing.
+    pub(super) async fn longest(&self, automata: &[&Automaton]) -> Option<(usize, usize)> {
+        poll_fn(|_| {
+            let shared = self.lock();
+            let mut best: Option<(usize, usize)> = None;
+            for (index, automaton) in automata.iter().enumerate() {
+                match automaton.run(shared.input.iter().copied(), shared.is_over) {
+                    Verdict::Open => return Poll::Pending,
+                    Verdict::Yes(len) if best.is_none_or(|(_, longest)| len > longest) => {
+                        best = Some((index, len));
+                    }
+                    Verdict::Yes(_) | Verdict::No => {}
+                }
+            }
+            Poll::Ready(best)
+        })
+        .await
+    }
+
+    /// Reads the rest of the text if that has ended in the middle of what the automaton matches.
+    pub(super) fn drop_cut(&self, automaton: &Automaton) {
+        let mut shared = self.lock();
+        let num_left = shared.input.len();
+        if num_left > 0 && automaton.run(shared.input.iter().copied(), false) == Verdict::Open {
+            shared.consume(num_left);
+        }
+    }
+
+    /// The rest of the text, once that has ended. Reads nothing.
+    pub(super) async fn all(&self) -> String {
+        poll_fn(|_| {
+            let shared = self.lock();
+            if shared.is_over { Poll::Ready(shared.input.iter().collect()) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Whether the next character is one of the prompt's.
+    pub(super) async fn is_prompt(&self) -> bool {
+        self.peek().await;
+        self.lock().num_prompt > 0
+    }
+
     /// Reads space: what it was.
     pub(super) async fn space(&self) -> String {
         let mut space = String::new();
@@ -282,6 +340,7 @@ impl Reader {
         let mut shared = self.lock();
         shared.end_call();
         shared.raw = None;
+        shared.called.clone_from(&name);
         let Shared { calls, deltas, .. } = &mut *shared;
         calls.begin(name, deltas);
         Ok(())
@@ -322,6 +381,17 @@ impl Reader {
         tool.get("function").unwrap_or(tool).get("parameters")
     }
 
+    /// What an argument of a tool may be beside a string.
+    pub(super) fn types_of(&self, name: &str, key: &str) -> Types {
+        Types::of(self.parameters(name), key)
+    }
+
+    /// What an argument of the call that is open may be beside a string.
+    pub(super) fn argument_types(&self, key: &str) -> Types {
+        let called = self.lock().called.clone();
+        self.types_of(&called, key)
+    }
+
     /// Says whether what comes next is reasoning.
     pub(super) fn set_reasoning(&self, is_reasoning: bool) {
         self.lock().is_reasoning = is_reasoning;
@@ -352,6 +422,7 @@ impl Shared {
 
     fn consume(&mut self, num_chars: usize) {
         let num_chars = num_chars.min(self.input.len());
+        self.num_prompt = self.num_prompt.saturating_sub(num_chars);
         let read = self.input.drain(..num_chars);
         match &mut self.raw {
             Some(raw) => raw.extend(read),

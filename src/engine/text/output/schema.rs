@@ -47,6 +47,19 @@ impl Types {
         self.0.iter().find_map(|kind| fit(text, *kind)).unwrap_or_else(|| quote(text))
     }
 
+    /// A value whose texts are made what the schema says. A list in the place of something else holds the values of a
+    /// key that came more than once.
+    pub(super) fn cast_value(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => serde_json::from_str(&self.cast(text)).unwrap_or_else(|_| value.clone()),
+            Value::Array(list) if !self.0.contains(&Type::Array) => {
+                let cast = |item: &Value| if item.is_string() { self.cast_value(item) } else { item.clone() };
+                list.iter().map(cast).collect()
+            }
+            _ => value.clone(),
+        }
+    }
+
     fn add(&mut self, schema: &Value, root: &Value, depth: usize) {
         if depth > MAX_DEPTH {
             return;

@@ -40,7 +40,7 @@ pub(super) fn tojson(value: &Value, positional: Rest<Value>, kwargs: Kwargs) -> 
 }
 
 /// A value as `json.dumps` writes it by itself, with characters as they are.
-pub(super) fn text(value: &serde_json::Value) -> String {
+pub(crate) fn text(value: &serde_json::Value) -> String {
     let mut writer = Writer {
         out: String::new(),
         ensure_ascii: false,

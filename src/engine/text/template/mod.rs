@@ -13,6 +13,8 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::json::text as json_text;
+
 use candlewick_protocol::{ChatPrompt, ErrorKind, Failure};
 use minijinja::Environment;
 use serde_json::{Map, Value, json};
