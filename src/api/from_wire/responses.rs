@@ -1,7 +1,7 @@
 //! `/v1/responses`: the request as a whole.
 
 use candlewick_protocol::{
-    ChatPrompt, GenerationRequest, OutputOptions, Prompt, RequestId, ToolChoice, merge_sampling, quoted,
+    ChatPrompt, GenerationRequest, OutputOptions, Prompt, RequestId, merge_sampling, quoted,
 };
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ use super::sampling::{check_token_limits, read_generation_config, read_sampling}
 use super::shared::{
     read_harmless, read_model, read_priority, read_request_id, read_stream, refuse_unsupported,
 };
-use super::tools::read_tools;
+use super::tools::{Tools, read_tools};
 use crate::ApiSettings;
 use crate::error::ApiError;
 use crate::to_wire::ResponseHead;
@@ -68,7 +68,7 @@ pub fn read_responses(
     let background = fields.flag("background")?;
     let stream = read_stream(&mut fields)?.is_some();
     let logprobs = read_logprobs(&mut fields, settings.max_logprobs)?;
-    let (tools, tool_choice) = read_response_tools(&mut fields)?;
+    let Tools { tools, choice: tool_choice, .. } = read_response_tools(&mut fields)?;
     let parallel_tool_calls = fields.bool("parallel_tool_calls")?.unwrap_or(true);
     let max_tool_calls = fields.count("max_tool_calls", 1)?;
     let reasoning = read_reasoning(&mut fields)?;
@@ -188,18 +188,14 @@ pub fn check_include(path: &str, word: &str) -> Result<bool, ApiError> {
     Ok(word == INCLUDE[0])
 }
 
-/// Tools and the choice among them are written flat here; their reader knows them as chat has them.
-fn read_response_tools(fields: &mut Fields) -> Result<(Vec<Value>, ToolChoice), ApiError> {
+/// Tools are written flat here; their reader knows them as chat has them. The choice among them it knows in both forms.
+fn read_response_tools(fields: &mut Fields) -> Result<Tools, ApiError> {
     let path = fields.path("tools");
     if let Some(tools) = fields.list("tools")? {
         for (index, tool) in tools.iter().enumerate() {
             refuse_hosted(&format!("{path}.{index}"), tool)?;
         }
         fields.put("tools", tools.into_iter().map(nested).collect());
-    }
-    if let Some(choice) = fields.take("tool_choice") {
-        let choice = nested_choice(&fields.path("tool_choice"), choice)?;
-        fields.put("tool_choice", choice);
     }
     read_tools(fields).map_err(|mut error| {
         error.message = error.message.replace(".function.", ".").replace(".function`", "`");
@@ -253,30 +249,6 @@ fn flat(tool: Value) -> Value {
             _ => Value::Object(fields),
         },
         other => other,
-    }
-}
-
-fn nested_choice(path: &str, choice: Value) -> Result<Value, ApiError> {
-    let Value::Object(fields) = &choice else { return Ok(choice) };
-    let name = fields.get("name");
-    match (fields.get("type").and_then(Value::as_str), name) {
-        (Some("function"), Some(name)) => Ok(json!({"type": "function", "function": {"name": name}})),
-        (Some("function"), None) => Ok(choice),
-        (Some("allowed_tools"), _) if !fields.contains_key("allowed_tools") => {
-            let tools = match fields.get("tools") {
-                Some(Value::Array(tools)) => Value::Array(tools.iter().cloned().map(nested).collect()),
-                Some(other) => other.clone(),
-                None => Value::Null,
-            };
-            let mode = fields.get("mode").cloned().unwrap_or(Value::Null);
-            Ok(json!({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}))
-        }
-        (Some("allowed_tools"), _) => Ok(choice),
-        (Some(other), _) => Err(ApiError::unsupported(
-            path,
-            format!("`{path}` is for {}, and this server has only functions", quoted(other)),
-        )),
-        (None, _) => Err(ApiError::missing(format!("{path}.type"))),
     }
 }
 

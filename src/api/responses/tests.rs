@@ -331,6 +331,14 @@ async fn what_is_not_there_is_refused_by_name() {
         (json!({"tools": [{"type": "web_search"}]}), "tools.0.type"),
         (json!({"tools": [{"type": "mcp", "server_label": "x"}]}), "tools.0.type"),
         (json!({"tools": [{"type": "function", "name": "not good"}]}), "tools.0.name"),
+        (
+            json!({"tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "mcp", "server_label": "x"}}),
+            "tool_choice.type",
+        ),
+        (
+            json!({"tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "function", "name": "g"}}),
+            "tool_choice.name",
+        ),
         (json!({"background": true, "store": false}), "background"),
         (json!({"input": []}), "input"),
         (json!({"input": 1}), "input"),

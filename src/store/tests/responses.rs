@@ -80,7 +80,7 @@ fn what_was_not_over_is_ended_once() {
     let last = LoggedEvent { at: 300, event: Event::Failed(failure) };
     let log = |id| store.read(id, 0).expect("readable").expect("there").log;
     assert_eq!(log("resp_done"), [finished()]);
-    assert_eq!(log("resp_queued"), [last.clone()]);
+    assert_eq!(log("resp_queued"), std::slice::from_ref(&last));
     assert_eq!(log("resp_begun"), [text("a"), last]);
 }
 
