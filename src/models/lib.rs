@@ -20,6 +20,8 @@ mod gguf;
 mod kernels;
 mod layers;
 mod llama;
+#[doc(hidden)]
+pub mod measure;
 mod mistral;
 mod model;
 mod qwen2;

@@ -49,7 +49,9 @@ fn score_checked(logits: &[f32], token_id: u32, num_top: u32) -> TokenScore {
 
 fn check(logits: &[f32]) -> Result<(), StepError> {
     let largest = max(logits);
-    if largest.is_finite() && !logits.iter().any(|x| x.is_nan()) {
+    // In pieces without an early end, which compilers turn into vector code.
+    let has_nan = |piece: &[f32]| piece.iter().fold(false, |found, x| found | x.is_nan());
+    if largest.is_finite() && !logits.chunks(256).any(has_nan) {
         return Ok(());
     }
     let num_nan = logits.iter().filter(|x| x.is_nan()).count();
@@ -131,8 +133,9 @@ fn penalize(logits: &mut [f32], params: &SamplingParams, history: &TokenHistory)
 
 /// The best token; `None` if all are masked.
 fn argmax(logits: &[f32]) -> Option<u32> {
-    let best = ids(logits).reduce(|best, next| if next.1 > best.1 { next } else { best })?;
-    (best.1 > f32::NEG_INFINITY).then_some(best.0)
+    let best = max(logits);
+    let id = logits.iter().position(|&logit| logit == best)?;
+    (best > f32::NEG_INFINITY).then_some(id as u32)
 }
 
 /// The token at `uniform` of the distribution that temperature and cuts leave; `None` if all are masked.

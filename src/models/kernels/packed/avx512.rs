@@ -1,8 +1,9 @@
 //! Kernels with the dot products of AVX-512: `vdpbf16ps` for bf16, `vpdpbusd` for bytes.
 //!
 //! A tile's sums live in registers from the first step to the last: twelve rows by two registers where there is one set
-//! of sums, six where integer sums of a group and floats of the whole are kept beside each other. There is no software
-//! prefetch: one sequential stream is what the hardware's prefetchers are best at.
+//! of sums, six where integer sums of a group and floats of the whole are kept beside each other. A tile's own panel is
+//! one sequential stream, which the hardware's prefetchers are best at; where several tiles pass over a panel they bring
+//! the next one near (`Tile::ahead`), so that memory and arithmetic work at the same time.
 //!
 //! Memory is read by the masked instructions with every lane on (see [`lanes`](crate::kernels::lanes)).
 
@@ -55,6 +56,15 @@ pub(super) const Q4_AFFINE: Kernels = Kernels {
     splits: false,
 };
 
+/// Asks for the next line of what comes after the tile's panel.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn bring_near(tile: &Tile, ahead: &mut *const u8) {
+    // Of an address that is not there, it does nothing.
+    _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+    *ahead = ahead.wrapping_add(tile.ahead_stride);
+}
+
 /// 64 bytes from memory.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -104,8 +114,9 @@ unsafe fn bf16<const R: usize>(tile: &Tile) {
                 }
             }
         }
-        let (mut panel, mut x) = (tile.panel, tile.x);
+        let (mut panel, mut x, mut ahead) = (tile.panel, tile.x, tile.ahead);
         for _ in 0..tile.steps {
+            bring_near(tile, &mut ahead);
             let first: __m512bh = std::mem::transmute(load(panel));
             let second: __m512bh = std::mem::transmute(load(panel.wrapping_add(64)));
             for r in 0..R {
@@ -131,8 +142,9 @@ unsafe fn int8<const R: usize>(tile: &Tile) {
         for r in 0..R {
             dots[r] = [splat(tile.biases.wrapping_add(r.wrapping_mul(tile.group_stride)).cast()); 2];
         }
-        let (mut panel, mut x) = (tile.panel, tile.x);
+        let (mut panel, mut x, mut ahead) = (tile.panel, tile.x, tile.ahead);
         for _ in 0..tile.steps {
+            bring_near(tile, &mut ahead);
             let (first, second) = (load(panel), load(panel.wrapping_add(64)));
             for r in 0..R {
                 let x = splat(x.wrapping_add(r.wrapping_mul(tile.x_stride)));
@@ -164,7 +176,7 @@ unsafe fn q8<const R: usize>(tile: &Tile) {
     // SAFETY: the caller's promise; offsets stay within the tile's steps, rows and lanes.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; R];
-        let (mut panel, mut x) = (tile.panel, tile.x);
+        let (mut panel, mut x, mut ahead) = (tile.panel, tile.x, tile.ahead);
         for step in 0..tile.steps {
             let mut dots = [[_mm512_setzero_si512(); 2]; R];
             for r in 0..R {
@@ -173,6 +185,7 @@ unsafe fn q8<const R: usize>(tile: &Tile) {
             }
             for i in 0..GROUP / 4 {
                 let at = panel.wrapping_add(PANEL * 2 + i * 128);
+                bring_near(tile, &mut ahead);
                 let (first, second) = (load(at), load(at.wrapping_add(64)));
                 for r in 0..R {
                     let x = splat(x.wrapping_add(r.wrapping_mul(tile.x_stride)).wrapping_add(i * 4));
@@ -200,7 +213,7 @@ unsafe fn q4<const R: usize, const AFFINE: bool>(tile: &Tile) {
     unsafe {
         let low_half = _mm512_set1_epi8(15);
         let mut sums = [[_mm512_setzero_ps(); 2]; R];
-        let (mut panel, mut x) = (tile.panel, tile.x);
+        let (mut panel, mut x, mut ahead) = (tile.panel, tile.x, tile.ahead);
         for step in 0..tile.steps {
             let mut dots = [[_mm512_setzero_si512(); 2]; R];
             if !AFFINE {
@@ -211,6 +224,7 @@ unsafe fn q4<const R: usize, const AFFINE: bool>(tile: &Tile) {
             }
             for i in 0..GROUP / 8 {
                 let at = panel.wrapping_add(quants + i * 128);
+                bring_near(tile, &mut ahead);
                 let (first, second) = (load(at), load(at.wrapping_add(64)));
                 let low = [_mm512_and_si512(first, low_half), _mm512_and_si512(second, low_half)];
                 let high = [

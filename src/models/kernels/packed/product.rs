@@ -182,8 +182,10 @@ impl Product<'_> {
     fn tile(&self, panel: usize, rows: Range<usize>, steps: Range<usize>, sums: *mut f32) {
         let kind = self.packed.kind;
         let (scales, biases, group_stride) = self.input.scales(rows.start);
+        let bytes = &self.packed.panel(panel)[steps.start * kind.step_bytes()..];
+        let (ahead, ahead_stride) = self.ahead(bytes.as_ptr(), rows.start, steps.clone());
         let tile = Tile {
-            panel: self.packed.panel(panel)[steps.start * kind.step_bytes()..].as_ptr(),
+            panel: bytes.as_ptr(),
             x: self.input.row(self.kernels.input, rows.start, steps.start * kind.step()),
             x_stride: self.input.stride(),
             scales,
@@ -192,9 +194,31 @@ impl Product<'_> {
             steps: steps.len(),
             sums,
             is_first: steps.start == 0,
+            ahead,
+            ahead_stride,
         };
         // SAFETY: the kernel is one of this machine's level; panel, input and sums were made for these rows and steps.
         unsafe { self.kernels.by_rows[rows.len() - 1](&tile) };
+    }
+
+    /// What a tile brings near: each of the tiles over a panel its share of what comes next in memory, so that the next
+    /// panel arrives while this one is multiplied. A single tile leaves it to the hardware, which sees one stream.
+    fn ahead(&self, panel: *const u8, first_row: usize, steps: Range<usize>) -> (*const u8, usize) {
+        let num_tiles = self.rows.div_ceil(self.kernels.by_rows.len());
+        if num_tiles == 1 {
+            return (panel, 0);
+        }
+        let kind = self.packed.kind;
+        let len = steps.len() * kind.step_bytes();
+        let whole = kind.panel_bytes(self.packed.k);
+        // The next part of this panel, or the panel after it (after its pair).
+        let is_last = steps.end == self.packed.k.div_ceil(kind.step());
+        let next = match (steps.start, is_last) {
+            (0, true) => whole * if self.packed.paired { 2 } else { 1 },
+            (_, false) => len,
+            (before, true) => whole - before * kind.step_bytes(),
+        };
+        (panel.wrapping_add(next + len * first_row / self.rows), 128 / num_tiles)
     }
 
     /// From sums to the output, for some rows and a panel or pair.

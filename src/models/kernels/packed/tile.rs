@@ -24,6 +24,10 @@ pub(super) struct Tile {
     pub(super) sums: *mut f32,
     /// Whether there were no steps before.
     pub(super) is_first: bool,
+    /// What is computed after this panel, to be brought near meanwhile: a line at every `ahead_stride` bytes for each 128
+    /// bytes of the panel. Never read, so it may lie anywhere.
+    pub(super) ahead: *const u8,
+    pub(super) ahead_stride: usize,
 }
 
 /// Computes a tile.
