@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use candlewick_protocol::{
     ErrorKind, Event, Failure, GenerationRequest, LoadEvent, ModelCard, ModelRef, ModelStatus, ServerStatus,
+    TextAnswer, TextRequest,
 };
 use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::runtime::Handle;
@@ -20,6 +21,7 @@ use crate::archive::Archive;
 use crate::board::{Board, card};
 use crate::census::Census;
 use crate::jobs::JobsMsg;
+use crate::loader::LoadedModel;
 use crate::metrics::Metrics;
 use crate::outlet::{Outlet, lost};
 use crate::registry::RegistryMsg;
@@ -33,6 +35,9 @@ const LOAD_STREAM_CAPACITY: usize = 1024;
 
 /// Why the lock of `pinned_load` is never poisoned.
 const TAKEN_WHOLE: &str = "nothing that could panic happens under this lock";
+
+/// How often a model is loaded for one question.
+const NUM_BORROW_TRIES: usize = 3;
 
 /// How long actors get to end once they are told to: they only have to say their last word.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -149,6 +154,44 @@ impl Gateway {
             self.send(RegistryMsg::Load { model, outlet });
         }
         events
+    }
+
+    /// Answers a question about text, and loads the model first if need be. The work is done on the blocking pool.
+    pub async fn text(&self, request: TextRequest) -> Result<TextAnswer, Failure> {
+        let model = self.model_or_pinned(request.model.as_ref())?;
+        let loaded = self.borrow_model(&model).await?;
+        let task = request.task;
+        let answered = self.runtime.spawn_blocking(move || {
+            let max_model_len = loaded.capacity.max_model_len as u64;
+            loaded.processor.answer(&task).map(|output| TextAnswer { max_model_len, output })
+        });
+        answered.await.unwrap_or_else(|_| {
+            let message = "the text could not be processed: the text processor panicked";
+            Err(Failure::new(ErrorKind::Internal, message))
+        })
+    }
+
+    /// A model in memory. It may be unloaded for idleness between its load and the question, hence more than one try.
+    async fn borrow_model(&self, model: &ModelRef) -> Result<Arc<LoadedModel>, Failure> {
+        for _ in 0..NUM_BORROW_TRIES {
+            let mut events = self.load(model.clone());
+            loop {
+                match events.recv().await {
+                    Some(LoadEvent::Ready { .. }) => break,
+                    Some(LoadEvent::Failed { failure, .. }) => return Err(failure),
+                    Some(LoadEvent::Loading { .. }) => {}
+                    None => return Err(lost()),
+                }
+            }
+            let model = model.clone();
+            if let Some(loaded) = self.ask(|reply| RegistryMsg::Lend { model, reply }).await.flatten() {
+                return Ok(loaded);
+            }
+        }
+        let message = format!(
+            "model '{model}' was unloaded whenever it was loaded; sending the request again may help"
+        );
+        Err(Failure::new(ErrorKind::Unavailable, message))
     }
 
     /// Unloads a model. Busy ones are a `Conflict` unless `force`, which ends their requests with an error; one that is
@@ -270,7 +313,11 @@ impl Gateway {
     }
 
     fn model_of(&self, request: &GenerationRequest) -> Result<ModelRef, Failure> {
-        match (&self.pinned, &request.model) {
+        self.model_or_pinned(request.model.as_ref())
+    }
+
+    fn model_or_pinned(&self, named: Option<&ModelRef>) -> Result<ModelRef, Failure> {
+        match (&self.pinned, named) {
             (Some(pinned), Some(asked)) if asked.canonical() != pinned.canonical() => {
                 let message = format!("server is pinned to '{pinned}'; requested '{asked}'");
                 Err(Failure::invalid("model", message))

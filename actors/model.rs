@@ -33,12 +33,14 @@ use crate::tree::{Tree, tell, tell_after};
 /// Supervises one model.
 pub struct ModelSupervisor;
 
-/// What a model's supervisor is told. The first three are work, come from the registry, and are counted.
+/// What a model's supervisor is told. The first four are work, come from the registry, and are counted.
 pub enum ModelMsg {
     /// Answer this request; load first if need be.
     Submit(Submission),
     /// Load, or join the load under way.
     Load(Outlet<LoadEvent>),
+    /// Give the model to one who asks only its tokenizer, if it is in memory.
+    Lend(RpcReplyPort<Option<Arc<LoadedModel>>>),
     /// Leave memory.
     Unload {
         /// End the requests in flight, rather than refuse.
@@ -167,12 +169,16 @@ impl Actor for ModelSupervisor {
         message: ModelMsg,
         state: &mut ModelState,
     ) -> Result<(), ActorProcessingErr> {
-        if matches!(message, ModelMsg::Submit(_) | ModelMsg::Load(_) | ModelMsg::Unload { .. }) {
+        if matches!(
+            message,
+            ModelMsg::Submit(_) | ModelMsg::Load(_) | ModelMsg::Lend(_) | ModelMsg::Unload { .. }
+        ) {
             state.num_received += 1;
         }
         match message {
             ModelMsg::Submit(submission) => state.submit(&myself, submission).await?,
             ModelMsg::Load(outlet) => state.subscribe(&myself, outlet).await?,
+            ModelMsg::Lend(reply) => state.lend(&myself, reply),
             ModelMsg::Unload { force, reply } => state.unload(&myself, force, reply),
             ModelMsg::End(failure) => state.end(&myself, failure),
             ModelMsg::LoadProgress { attempt, progress } => state.advance(attempt, progress),
@@ -228,6 +234,16 @@ impl ModelState {
         }
         self.requests.insert(actor.get_id(), InFlight { key, actor });
         Ok(())
+    }
+
+    /// Counts as use: the idle time begins again.
+    fn lend(&mut self, myself: &ActorRef<ModelMsg>, reply: RpcReplyPort<Option<Arc<LoadedModel>>>) {
+        let model = match &self.phase {
+            Phase::Loaded { model, .. } => Some(model.clone()),
+            Phase::Empty | Phase::Loading { .. } | Phase::Failed(_) => None,
+        };
+        let _ = reply.send(model);
+        self.settle(myself);
     }
 
     fn unload(&mut self, myself: &ActorRef<ModelMsg>, force: bool, reply: RpcReplyPort<Result<(), Failure>>) {

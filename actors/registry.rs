@@ -10,6 +10,7 @@ use candlewick_protocol::{ErrorKind, Failure, LoadEvent, ModelRef};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
 use crate::census::Presence;
+use crate::loader::LoadedModel;
 use crate::model::{ModelArgs, ModelMsg, ModelSupervisor};
 use crate::outlet::Outlet;
 use crate::request::Submission;
@@ -33,6 +34,13 @@ pub enum RegistryMsg {
         model: ModelRef,
         /// Who is told.
         outlet: Outlet<LoadEvent>,
+    },
+    /// Lend a model that was loaded.
+    Lend {
+        /// Which.
+        model: ModelRef,
+        /// Given the model, if it is in memory.
+        reply: RpcReplyPort<Option<Arc<LoadedModel>>>,
     },
     /// Unload a model.
     Unload {
@@ -105,6 +113,10 @@ impl Actor for ModelRegistry {
             RegistryMsg::Load { model, outlet } => {
                 state.entry(&myself, model).await?.send(ModelMsg::Load(outlet))
             }
+            RegistryMsg::Lend { model, reply } => match state.models.get_mut(&model.canonical()) {
+                Some(entry) => entry.send(ModelMsg::Lend(reply)),
+                None => _ = reply.send(None),
+            },
             RegistryMsg::Unload { model, force, reply } => state.unload(&model, force, reply),
             RegistryMsg::Reset(reply) => state.reset(reply),
             RegistryMsg::End(failure) => {

@@ -5,7 +5,7 @@
 use candlewick_actors::{EventStream, Follower, Gateway};
 use candlewick_protocol::{
     Failure, GenerationRequest, LoadEvent, LoggedEvent, ModelCard, ModelRef, ResponseRecord, ServerStatus,
-    StoredResponse,
+    StoredResponse, TextAnswer, TextRequest,
 };
 use futures::future::{FutureExt, LocalBoxFuture};
 use tokio::sync::mpsc;
@@ -24,6 +24,8 @@ pub trait Backend: Send + Sync + 'static {
     ) -> LocalBoxFuture<'_, Result<Vec<EventStream>, Failure>>;
     /// See [`Gateway::load`].
     fn load(&self, model: ModelRef) -> mpsc::Receiver<LoadEvent>;
+    /// See [`Gateway::text`].
+    fn text(&self, request: TextRequest) -> LocalBoxFuture<'_, Result<TextAnswer, Failure>>;
     /// See [`Gateway::unload`].
     fn unload<'a>(&'a self, model: &'a ModelRef, force: bool) -> LocalBoxFuture<'a, Result<(), Failure>>;
     /// See [`Gateway::reset`].
@@ -79,6 +81,10 @@ impl Backend for Gateway {
 
     fn load(&self, model: ModelRef) -> mpsc::Receiver<LoadEvent> {
         Gateway::load(self, model)
+    }
+
+    fn text(&self, request: TextRequest) -> LocalBoxFuture<'_, Result<TextAnswer, Failure>> {
+        Gateway::text(self, request).boxed_local()
     }
 
     fn unload<'a>(&'a self, model: &'a ModelRef, force: bool) -> LocalBoxFuture<'a, Result<(), Failure>> {

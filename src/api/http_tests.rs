@@ -321,3 +321,42 @@ async fn models_load_and_unload_by_name() {
     assert_error(&missing, 404, "model_not_found", "model");
     front.stop().await;
 }
+
+#[actix_web::test]
+async fn texts_become_tokens_and_tokens_texts_in_the_shapes_of_vllm_and_of_tei() {
+    let front = front();
+    let body = json!({"model": "acme/m", "prompt": "hé", "return_token_strs": true});
+    for path in ["/tokenize", "/v1/tokenize", "/tokenize/"] {
+        let answer = front.post(path, &body).await.json();
+        let expected =
+            json!({"count": 2, "max_model_len": 4096, "tokens": [104, 233], "token_strs": ["h", "é"]});
+        assert_eq!(answer, expected, "{path}");
+    }
+    let bare = front.post("/tokenize", &json!({"model": "acme/m", "text": "h"})).await.json();
+    assert_eq!(bare, json!({"count": 1, "max_model_len": 4096, "tokens": [104], "token_strs": null}));
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let chat = front.post("/tokenize", &json!({"model": "acme/m", "messages": messages})).await.json();
+    assert!(chat["count"].as_u64().is_some_and(|count| count > 2), "{chat}");
+    let tei = front.post("/tokenize", &json!({"model": "acme/m", "inputs": ["a", ""]})).await.json();
+    assert_eq!(tei, json!([[{"id": 97, "text": "a", "special": false, "start": 0, "stop": 1}], []]));
+
+    let back = json!({"model": "acme/m", "tokens": [104, 233]});
+    for path in ["/detokenize", "/v1/detokenize"] {
+        assert_eq!(front.post(path, &back).await.json(), json!({"prompt": "hé"}), "{path}");
+    }
+    let decode = |ids: Value| json!({"model": "acme/m", "ids": ids});
+    assert_eq!(front.post("/decode", &decode(json!([104]))).await.json(), json!(["h"]));
+    assert_eq!(front.post("/decode", &decode(json!([[104], []]))).await.json(), json!(["h", ""]));
+
+    let nothing = front.post("/tokenize", &json!({"model": "acme/m"})).await;
+    assert_error(&nothing, 400, "missing_required_parameter", "prompt");
+    let nobody = front.post("/tokenize", &json!({"prompt": "a"})).await;
+    assert_error(&nobody, 400, "missing_required_parameter", "model");
+    let both = json!({"model": "a/m", "messages": messages, "add_generation_prompt": true, "continue_final_message": true});
+    assert_error(&front.post("/tokenize", &both).await, 400, "invalid_value", "continue_final_message");
+    let wrong = front.post("/detokenize", &json!({"model": "acme/m", "tokens": [1, -1]})).await;
+    assert_error(&wrong, 400, "invalid_value", "tokens.1");
+    let mixed = front.post("/decode", &decode(json!([[1], 2]))).await;
+    assert_error(&mixed, 400, "invalid_value", "ids.1");
+    front.stop().await;
+}

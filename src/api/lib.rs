@@ -22,6 +22,7 @@ mod request_id;
 mod responses;
 mod routes;
 mod sse;
+mod text;
 mod to_wire;
 mod unread;
 mod wire;

@@ -7,7 +7,7 @@ use candlewick_protocol::{ErrorKind, clipped};
 
 use crate::error::ApiError;
 use crate::wire::error::Fault;
-use crate::{chat, completions, health, load, models, responses};
+use crate::{chat, completions, health, load, models, responses, text};
 
 /// All routes. A path that ends in `/` has lost it before it comes here.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -33,6 +33,11 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(post("/v1/models/unload", load::unload))
         // Ids hold slashes.
         .service(get("/v1/models/{id:.+}", models::retrieve))
+        .service(post("/tokenize", text::tokenize))
+        .service(post("/v1/tokenize", text::tokenize))
+        .service(post("/detokenize", text::detokenize))
+        .service(post("/v1/detokenize", text::detokenize))
+        .service(post("/decode", text::decode))
         .service(post("/load_model", load::stream))
         .service(post("/reset", load::reset))
         .service(get("/health", health::health))

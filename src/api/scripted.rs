@@ -8,8 +8,9 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use candlewick_actors::{EventStream, Follower, JobLogWriter};
 use candlewick_protocol::{
-    Delta, ErrorKind, Event, Failure, FinishReason, Finished, GenerationRequest, LoadEvent, LoggedEvent,
-    ModelCard, ModelRef, ModelStatus, Piece, ResponseRecord, ServerStatus, Started, StoredResponse, Usage,
+    Delta, ErrorKind, Event, Failure, FinishReason, Finished, GenerationRequest, LoadEvent, LocatedToken,
+    LoggedEvent, ModelCard, ModelRef, ModelStatus, Piece, Prompt, ResponseRecord, ServerStatus, Started,
+    StoredResponse, TextAnswer, TextOutput, TextRequest, TextTask, Usage,
 };
 use futures::future::{FutureExt, LocalBoxFuture};
 use serde_json::Value;
@@ -93,6 +94,32 @@ impl Backend for Scripted {
 
     fn load(&self, _model: ModelRef) -> mpsc::Receiver<LoadEvent> {
         channel_of(self.load.clone())
+    }
+
+    /// Each character is a token, its number the id.
+    fn text(&self, request: TextRequest) -> LocalBoxFuture<'_, Result<TextAnswer, Failure>> {
+        let characters = |text: &str| text.chars().map(|char| (u32::from(char), char.to_string())).collect();
+        let output = match request.task {
+            TextTask::Encode { prompt: Prompt::Text { text, .. }, .. } => {
+                TextOutput::Encoded(characters(&text))
+            }
+            TextTask::Encode { prompt, .. } => TextOutput::Encoded(characters(&format!("{prompt:?}"))),
+            TextTask::Locate { texts, .. } => {
+                let located = |(at, char): (usize, char)| LocatedToken {
+                    id: u32::from(char),
+                    text: char.to_string(),
+                    special: false,
+                    span: Some((at, at + 1)),
+                };
+                let texts = texts.iter().map(|text| text.chars().enumerate().map(located).collect());
+                TextOutput::Located(texts.collect())
+            }
+            TextTask::Decode { lists, .. } => {
+                let text = |ids: &Vec<u32>| ids.iter().filter_map(|id| char::from_u32(*id)).collect();
+                TextOutput::Decoded(lists.iter().map(text).collect())
+            }
+        };
+        std::future::ready(Ok(TextAnswer { max_model_len: 4096, output })).boxed_local()
     }
 
     fn unload<'a>(&'a self, model: &'a ModelRef, force: bool) -> LocalBoxFuture<'a, Result<(), Failure>> {

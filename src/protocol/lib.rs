@@ -12,6 +12,7 @@ mod load;
 mod quote;
 mod record;
 mod request;
+mod text;
 
 pub use error::{ErrorKind, Failure};
 pub use event::{
@@ -26,3 +27,4 @@ pub use request::{
     AllowedMode, ChatPrompt, Content, ContentPart, GenerationRequest, Message, OutputOptions, Prompt,
     SamplingOptions, ToolCall, ToolChoice, merge_sampling,
 };
+pub use text::{LocatedToken, TextAnswer, TextOutput, TextRequest, TextTask};

@@ -90,7 +90,7 @@ pub fn read_chat(
 }
 
 /// Whether the template opens the assistant's turn, and whether the last message goes on.
-fn read_turn(fields: &mut Fields) -> Result<(bool, bool), ApiError> {
+pub fn read_turn(fields: &mut Fields) -> Result<(bool, bool), ApiError> {
     let add_generation_prompt = fields.bool("add_generation_prompt")?;
     let continue_final_message = fields.flag("continue_final_message")?;
     if continue_final_message && add_generation_prompt == Some(true) {

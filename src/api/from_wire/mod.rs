@@ -11,6 +11,7 @@ mod messages;
 mod responses;
 mod sampling;
 mod shared;
+mod text;
 mod tools;
 
 #[cfg(test)]
@@ -22,3 +23,4 @@ pub use fields::{Fields, describe, integer_at};
 pub use items::{Conversation, kept, referred};
 pub use responses::{ResponsesCall, check_include, read_responses};
 pub use shared::{ReplyOptions, read_model};
+pub use text::{TextCall, read_decode, read_detokenize, read_tokenize};

@@ -7,4 +7,5 @@ pub mod completions;
 pub mod error;
 pub mod models;
 pub mod responses;
+pub mod text;
 pub mod usage;

@@ -9,6 +9,7 @@ mod output;
 mod pieces;
 mod prompt;
 mod shorten;
+mod question;
 mod stop;
 mod template;
 #[cfg(test)]

@@ -24,20 +24,7 @@ impl TextProcessor {
     }
 
     fn prepare_chat(&self, chat: &ChatPrompt) -> Result<PreparedPrompt, Failure> {
-        if chat.messages.is_empty() {
-            return Err(Failure::invalid(
-                "messages",
-                "there are no messages; a conversation has at least one",
-            ));
-        }
-        let Some(templates) = &self.templates else {
-            let message = "this model has no chat template, so it cannot be given messages; start the server with \
-                           --chat-template, or use /v1/completions with a prompt of your own";
-            return Err(Failure::invalid("messages", message));
-        };
-        let mut variables = self.tokenizer.named_tokens().clone();
-        variables.extend(self.template_kwargs.clone());
-        let text = templates.render(chat, variables)?;
+        let text = self.render(chat)?;
         let ids = self.encode(&text, false)?;
         let has_tools = !chat.tools.is_empty() && chat.tool_choice != ToolChoice::None;
         let output = OutputFormat {
@@ -58,6 +45,24 @@ impl TextProcessor {
             is_call_forced: matches!(chat.tool_choice, ToolChoice::Function(_)),
         };
         self.finish_prompt(ids, text, output, "messages")
+    }
+
+    /// A conversation in the words of the model's template.
+    pub(super) fn render(&self, chat: &ChatPrompt) -> Result<String, Failure> {
+        if chat.messages.is_empty() {
+            return Err(Failure::invalid(
+                "messages",
+                "there are no messages; a conversation has at least one",
+            ));
+        }
+        let Some(templates) = &self.templates else {
+            let message = "this model has no chat template, so it cannot be given messages; start the server with \
+                           --chat-template, or use /v1/completions with a prompt of your own";
+            return Err(Failure::invalid("messages", message));
+        };
+        let mut variables = self.tokenizer.named_tokens().clone();
+        variables.extend(self.template_kwargs.clone());
+        templates.render(chat, variables)
     }
 
     fn prepare_infill(&self, prefix: &str, suffix: &str) -> Result<PreparedPrompt, Failure> {
@@ -101,12 +106,12 @@ impl TextProcessor {
         Ok(ids.first().copied().filter(|id| Some(*id) == self.tokenizer.named_id("bos_token")))
     }
 
-    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, Failure> {
+    pub(super) fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, Failure> {
         self.tokenizer.encode(text, add_special_tokens).map_err(|error| internal(&error))
     }
 }
 
-fn internal(error: &tokenizers::Error) -> Failure {
+pub(super) fn internal(error: &tokenizers::Error) -> Failure {
     Failure::new(ErrorKind::Internal, format!("the tokenizer failed: {error}"))
 }
 

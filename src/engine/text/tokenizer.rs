@@ -100,6 +100,15 @@ impl ModelTokenizer {
         Ok(self.inner.encode_fast(text, add_special_tokens)?.get_ids().to_vec())
     }
 
+    /// The tokens of a text with their places in it, in characters.
+    pub(crate) fn locate(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+    ) -> Result<tokenizers::Encoding, tokenizers::Error> {
+        self.inner.encode_char_offsets(text, add_special_tokens)
+    }
+
     /// The text of ids, all at once: what the incremental detokenizer adds up to.
     pub(crate) fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> String {
         // Decoders fail only on patterns that no longer compile, which parsing has ruled out.

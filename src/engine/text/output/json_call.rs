@@ -155,11 +155,7 @@ async fn members(reader: &Reader) -> Result<(), Broken> {
         let scanned = scan.read(char);
         if scan.depth() == 1 {
             match char {
-                _ if was_in_text || scan.is_in_text() => {
-                    if !is_value {
-                        key.push(char);
-                    }
-                }
+                char if was_in_text || scan.is_in_text() => key.extend((!is_value).then_some(char)),
                 ':' => is_value = true,
                 ',' => is_value = false,
                 _ => {}
