@@ -58,6 +58,7 @@ async fn connect(
     own.server.host = "127.0.0.1".into();
     own.server.port = 0;
     own.server.api_keys.clear();
+    own.server.api_key_file = None;
     own.models.pinned = None;
     // Nothing is asked of it later.
     own.store = None;

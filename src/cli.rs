@@ -85,9 +85,13 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PORT", help_heading = "Server")]
     pub port: Option<String>,
 
-    /// A key that clients may show; repeat it for more. Without any, everybody may ask
+    /// A key that clients may show, or "NAME KEY"; repeat it for more. Without any, everybody may ask
     #[arg(long, value_name = "KEY", help_heading = "Server")]
     pub api_key: Vec<String>,
+
+    /// A file of such keys, one a line, in place of the command line, which others can see
+    #[arg(long, value_name = "FILE", help_heading = "Server", value_hint = ValueHint::FilePath)]
+    pub api_key_file: Option<String>,
 
     /// Answer web pages of every origin
     #[arg(long, help_heading = "Server", overrides_with = "no_enable_cors")]
@@ -108,6 +112,14 @@ pub struct ServeArgs {
     /// See --no-store
     #[arg(long, hide = true, overrides_with = "no_store")]
     pub store: bool,
+
+    /// Answer web pages of these origins only, such as https://example.org,http://localhost:3000
+    #[arg(long, value_name = "ORIGINS", help_heading = "Server")]
+    pub allowed_origins: Option<String>,
+
+    /// Names under which chat answers tell reasoning: both, reasoning, reasoning_content [default: both]
+    #[arg(long, value_name = "NAME", help_heading = "Server")]
+    pub reasoning_field: Option<String>,
 
     /// Precision of the weights: auto, float32, float16, bfloat16 [default: auto]
     #[arg(long, value_name = "DTYPE", help_heading = "Models")]
@@ -132,6 +144,12 @@ pub struct ServeArgs {
     /// Ask models that can reason to do so: on, off, auto [default: auto]
     #[arg(long, value_name = "WHEN", help_heading = "Models")]
     pub reasoning: Option<String>,
+
+    /// What reads tool calls, in place of what the model's template shows: deepseek_v3, deepseek_v31, gemma4, glm45, glm47,
+    /// granite, harmony, hermes, lfm2, llama3_json, llama4_json, llama4_pythonic, mistral, openai, phi4_mini_json,
+    /// pythonic, qwen3_coder, qwen3_xml
+    #[arg(long, value_name = "NAME", help_heading = "Models")]
+    pub tool_call_parser: Option<String>,
 
     /// A chat template in place of the models' own: a file, or the Jinja text itself
     #[arg(long, value_name = "TEMPLATE", help_heading = "Models")]
@@ -285,6 +303,10 @@ impl ServeArgs {
             text("model", &self.model),
             text("host", &self.host),
             text("port", &self.port),
+            text("api-key-file", &self.api_key_file),
+            text("allowed-origins", &self.allowed_origins),
+            text("reasoning-field", &self.reasoning_field),
+            text("tool-call-parser", &self.tool_call_parser),
             text("dtype", &self.dtype),
             text("device", &self.device),
             text("model-timeout", &self.model_timeout),
@@ -413,18 +435,31 @@ mod tests {
              --model-timeout -1 --max-model-len 9 --default-seed 8 --reasoning on --chat-template t.jinja \
              --chat-template-kwargs {\"a\":1} --max-running 7 --max-queued 6 --kv-cache-memory 5MiB --threads 4 \
              --cb-block-size 3 --cb-max-batch-tokens 2 --cb-max-memory-percent 0.5 --cache-dir c --log-level debug \
-             --log-format json",
+             --log-format json --api-key-file k.txt --allowed-origins http://a,https://b:8 --reasoning-field reasoning \
+             --tool-call-parser hermes",
         );
         let settings =
             Settings::load(&Sources { flags: args.flags(), ..Sources::default() }).expect("all good");
         let defaults = Settings::defaults();
         assert_eq!(settings.server.api_keys, ["a", "b,c"], "a key may hold a comma");
+        assert_eq!(settings.server.allowed_origins, ["http://a", "https://b:8"]);
+        assert_eq!(settings.models.tool_call_parser.as_deref(), Some("hermes"));
         assert_eq!(settings.models.model_timeout, None);
         assert_eq!(settings.server.port, 0);
         assert_eq!(settings.engine.block_size, 3);
         assert_ne!(settings.engine.kv_cache, defaults.engine.kv_cache);
         let unset = [args.cb_num_blocks.is_none()].into_iter().filter(|unset| *unset).count();
         assert_eq!(args.flags().len() + unset, SHORT_NAMES.len(), "each short name is a flag");
+    }
+
+    #[test]
+    fn the_help_lists_the_parsers_that_there_are() {
+        let mut command = Cli::command();
+        let help = command.find_subcommand_mut("serve").expect("it is there").render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut names: Vec<&str> = candlewick_engine::text::tool_call_parsers().collect();
+        names.sort_unstable();
+        assert!(help.contains(&names.join(", ")), "{names:?} in {help}");
     }
 
     #[test]

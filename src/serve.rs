@@ -19,7 +19,7 @@ pub async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<()> {
     }
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let grace = settings.server.shutdown_grace;
-    let needs_key = !settings.server.api_keys.is_empty();
+    let needs_key = !settings.server.api_keys.is_empty() || settings.server.api_key_file.is_some();
     let mut server = start(settings).await?;
     if !needs_key && !server.addr().ip().is_loopback() {
         tracing::warn!(

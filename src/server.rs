@@ -3,11 +3,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use candlewick_actors::{Archive, ArchiveSettings, Gateway, TreeParts, TreeSettings};
-use candlewick_api::ApiSettings;
+use candlewick_api::{ApiKey, ApiSettings, Cors, ReasoningFields};
 use candlewick_engine::text::TextOptions;
 use candlewick_engine::{LoadError, LoadOptions};
 use candlewick_models::CandleFactory;
@@ -16,7 +17,7 @@ use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
 use crate::chat_template::ChatTemplateError;
-use crate::settings::{KvCacheSize, ServerSettings, Settings, StoreSettings};
+use crate::settings::{KvCacheSize, ReasoningField, ServerSettings, Settings, StoreSettings};
 use crate::{memory, sources};
 
 /// Connections that may wait to be accepted: enough for every client of a load test to arrive at once.
@@ -40,6 +41,14 @@ pub enum StartError {
     /// The chat template cannot be used.
     #[error(transparent)]
     ChatTemplate(#[from] ChatTemplateError),
+    /// The file of API keys cannot be used.
+    #[error("cannot read the API keys of {}: {why}", path.display())]
+    ApiKeys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The pinned model is not where it should be on this machine.
     #[error("the pinned model cannot be loaded")]
     Pinned(#[source] LoadError),
@@ -78,6 +87,7 @@ pub async fn start(settings: Settings) -> Result<Server, StartError> {
     if let Some(model) = &tree.pinned {
         sources::check_folder(model, &settings.hub).map_err(StartError::Pinned)?;
     }
+    let api = api_settings(settings.server.clone())?;
     let listener = listen(&settings.server).await?;
     let addr = listener.local_addr().map_err(StartError::Http)?;
     let parts = TreeParts {
@@ -91,8 +101,7 @@ pub async fn start(settings: Settings) -> Result<Server, StartError> {
     };
     let gateway = Gateway::start(parts).await?;
     let workers = settings.server.num_http_workers;
-    let http = candlewick_api::server(listener, gateway.clone(), api_settings(settings.server), workers)
-        .map_err(StartError::Http)?;
+    let http = candlewick_api::server(listener, gateway.clone(), api, workers).map_err(StartError::Http)?;
     let handle = http.handle();
     Ok(Server { addr, gateway, http: handle, http_task: tokio::spawn(http) })
 }
@@ -202,10 +211,24 @@ async fn listen(settings: &ServerSettings) -> Result<TcpListener, StartError> {
     open().map_err(failed)
 }
 
-fn api_settings(settings: ServerSettings) -> ApiSettings {
-    ApiSettings {
-        api_keys: settings.api_keys,
-        cors: settings.enable_cors,
+fn api_settings(settings: ServerSettings) -> Result<ApiSettings, StartError> {
+    let mut keys: Vec<ApiKey> =
+        settings.api_keys.iter().map(|line| line.parse().expect("it never fails")).collect();
+    if let Some(path) = settings.api_key_file {
+        keys.extend(read_keys(&path)?);
+    }
+    Ok(ApiSettings {
+        api_keys: keys,
+        cors: match (settings.enable_cors, settings.allowed_origins) {
+            (false, _) => Cors::Off,
+            (true, origins) if origins.is_empty() => Cors::AnyOrigin,
+            (true, origins) => Cors::Origins(origins),
+        },
+        reasoning_fields: match settings.reasoning_field {
+            ReasoningField::Both => ReasoningFields::Both,
+            ReasoningField::Reasoning => ReasoningFields::Reasoning,
+            ReasoningField::ReasoningContent => ReasoningFields::ReasoningContent,
+        },
         metrics_public: settings.metrics_public,
         body_limit_bytes: settings.max_body_bytes,
         keep_alive: settings.keep_alive,
@@ -213,7 +236,16 @@ fn api_settings(settings: ServerSettings) -> ApiSettings {
         max_logprobs: settings.max_logprobs,
         echo_revision: settings.echo_revision,
         ..ApiSettings::default()
-    }
+    })
+}
+
+/// The keys of a file, one a line. A file without any would leave the server open to everybody.
+fn read_keys(path: &Path) -> Result<Vec<ApiKey>, StartError> {
+    let refuse = |why: String| StartError::ApiKeys { path: path.into(), why };
+    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let keys: Vec<ApiKey> = lines.map(|line| line.parse().expect("it never fails")).collect();
+    if keys.is_empty() { Err(refuse("there is no key in it".into())) } else { Ok(keys) }
 }
 
 fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSettings, StartError> {
@@ -245,7 +277,7 @@ fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSettin
         text: TextOptions {
             chat_template,
             template_kwargs: models.template_kwargs.clone(),
-            ..TextOptions::default()
+            tool_call_parser: models.tool_call_parser.clone(),
         },
         max_restarts: engine.max_restarts,
         restart_window: engine.restart_window,

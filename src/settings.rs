@@ -9,16 +9,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use candlewick_engine::DType;
-use candlewick_engine::text::check_chat_template;
+use candlewick_engine::text::{check_chat_template, tool_call_parsers};
 use candlewick_protocol::ModelRef;
 use serde_json::{Map, Value};
 
 pub use crate::settings_layers::{FlagValue, Place, Problem, SettingsError, SettingsFile, Sources};
-pub use crate::settings_units::LogFormat;
+pub use crate::settings_units::{LogFormat, ReasoningField};
 
 use crate::settings_layers::{API_KEYS, Layered};
 use crate::settings_raw::{RawEngine, RawHub, RawLog, RawModels, RawServer, RawSettings, RawStore};
-use crate::settings_units::{Reasoning, WeightType};
+use crate::settings_units::{AUTO, Reasoning, WeightType};
 
 /// What the program runs by.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,8 +46,14 @@ pub struct ServerSettings {
     pub port: u16,
     /// Keys that clients must show one of; none asks for none.
     pub api_keys: Vec<String>,
-    /// Answer browsers of every origin.
+    /// A file that holds more of them, one a line.
+    pub api_key_file: Option<PathBuf>,
+    /// Answer browsers, of `allowed_origins` or of every origin.
     pub enable_cors: bool,
+    /// The origins whose pages are answered; none is every one.
+    pub allowed_origins: Vec<String>,
+    /// Under which names reasoning is told.
+    pub reasoning_field: ReasoningField,
     /// Threads that speak HTTP.
     pub num_http_workers: usize,
     /// Largest request body, in bytes.
@@ -79,6 +85,8 @@ pub struct ModelSettings {
     pub dtype: DType,
     /// Longest context in tokens, if shorter than the model's.
     pub max_model_len: Option<usize>,
+    /// What reads tool calls; `None` is what a model's template shows.
+    pub tool_call_parser: Option<String>,
     /// Seed of requests that bring none; `None` draws one for each.
     pub default_seed: Option<u64>,
     /// A chat template in place of the models' own.
@@ -208,7 +216,7 @@ impl Settings {
             Paths { working_dir: &sources.working_dir, home: sources.env.get("HOME").map(String::as_str) };
         let RawSettings { server, models, engine, hub, store, log } = layered.raw.clone();
         let settings = Self {
-            server: check.server(server),
+            server: check.server(server, &paths),
             models: check.models(models, &paths),
             engine: check.engine(engine),
             hub: check.hub(hub, &paths, &sources.env),
@@ -280,7 +288,7 @@ impl Check<'_> {
         count
     }
 
-    fn server(&mut self, raw: RawServer) -> ServerSettings {
+    fn server(&mut self, raw: RawServer, paths: &Paths<'_>) -> ServerSettings {
         if raw.host.trim().is_empty() {
             self.refuse(
                 "server.host",
@@ -294,12 +302,27 @@ impl Check<'_> {
                  ask for none",
             );
         }
+        for origin in &raw.allowed_origins.0 {
+            let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+            if host.is_none_or(|host| host.is_empty() || host.contains('/')) {
+                self.refuse(
+                    "server.allowed_origins",
+                    format!("`{origin}` is no origin; one is written like `https://example.org` or `http://localhost:3000`"),
+                );
+            }
+        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         ServerSettings {
             host: raw.host.trim().into(),
             port: raw.port,
             api_keys: raw.api_keys.0,
-            enable_cors: raw.enable_cors,
+            api_key_file: Some(raw.api_key_file.trim())
+                .filter(|path| !path.is_empty())
+                .map(|path| paths.absolute(path)),
+            // Who names origins wants them answered.
+            enable_cors: raw.enable_cors || !raw.allowed_origins.0.is_empty(),
+            allowed_origins: raw.allowed_origins.0,
+            reasoning_field: raw.reasoning_field,
             num_http_workers: self.count("server.http_workers", raw.http_workers.0.unwrap_or(cores.min(4))),
             max_body_bytes: self
                 .count("server.max_body", usize::try_from(raw.max_body.0).unwrap_or(usize::MAX)),
@@ -354,6 +377,17 @@ impl Check<'_> {
                     Some(ChatTemplate::Inline(text.into()))
                 }
                 path => Some(ChatTemplate::File(paths.absolute(path))),
+            },
+            tool_call_parser: match raw.tool_call_parser.trim() {
+                "" | AUTO => None,
+                name => {
+                    if !tool_call_parsers().any(|known| known == name) {
+                        let names: Vec<&str> = tool_call_parsers().collect();
+                        let why = format!("there is no parser `{name}`; there are {}", names.join(", "));
+                        self.refuse("models.tool_call_parser", why);
+                    }
+                    Some(name.to_owned())
+                }
             },
             template_kwargs,
         }

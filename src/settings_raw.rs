@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::settings_units::{
-    Auto, ByteSize, Device, JsonTable, Limit, LogFormat, Reasoning, Span, TextList, WeightType,
+    AUTO, Auto, ByteSize, Device, JsonTable, Limit, LogFormat, Reasoning, ReasoningField, Span, TextList,
+    WeightType,
 };
 
 /// Everything that can be set.
@@ -40,8 +41,14 @@ pub struct RawServer {
     pub port: u16,
     /// Keys that clients must show one of; none asks for none.
     pub api_keys: TextList,
-    /// Answer browsers of every origin.
+    /// A file that holds such keys, one a line.
+    pub api_key_file: String,
+    /// Answer browsers.
     pub enable_cors: bool,
+    /// Of these origins; none is of every one.
+    pub allowed_origins: TextList,
+    /// Under which names reasoning is told.
+    pub reasoning_field: ReasoningField,
     /// Threads that speak HTTP.
     pub http_workers: Auto<usize>,
     /// Largest request body.
@@ -66,7 +73,10 @@ impl Default for RawServer {
             host: "localhost".into(),
             port: 8000,
             api_keys: TextList::default(),
+            api_key_file: String::new(),
             enable_cors: false,
+            allowed_origins: TextList::default(),
+            reasoning_field: ReasoningField::Both,
             http_workers: Auto(None),
             max_body: ByteSize(32 << 20),
             keep_alive: Span(Duration::from_secs(1)),
@@ -99,6 +109,8 @@ pub struct RawModels {
     pub default_seed: Auto<u64>,
     /// Whether to ask for reasoning.
     pub reasoning: Reasoning,
+    /// What reads tool calls; `auto` is what a model's template shows.
+    pub tool_call_parser: String,
     /// A chat template in place of the models' own: its text, or the path of a file.
     pub chat_template: String,
     /// Variables for the chat template.
@@ -116,6 +128,7 @@ impl Default for RawModels {
             max_model_len: Auto(None),
             default_seed: Auto(None),
             reasoning: Reasoning::Auto,
+            tool_call_parser: AUTO.into(),
             chat_template: String::new(),
             chat_template_kwargs: JsonTable::default(),
         }

@@ -91,6 +91,9 @@ as_text!(Span);
 as_text!(Limit);
 as_text!(ByteSize);
 
+/// The word that leaves a choice to the program.
+pub const AUTO: &str = "auto";
+
 const TIME_UNITS: &[(&str, f64)] =
     &[("ms", 1e-3), ("s", 1.0), ("sec", 1.0), ("m", 60.0), ("min", 60.0), ("h", 3600.0), ("d", 86400.0)];
 
@@ -309,6 +312,18 @@ macro_rules! choices {
 
         as_text!($name);
     };
+}
+
+choices! {
+    /// Under which names chat answers tell reasoning.
+    ReasoningField {
+        /// Under both.
+        Both = "both",
+        /// The newer one.
+        Reasoning = "reasoning",
+        /// The older one.
+        ReasoningContent = "reasoning_content",
+    }
 }
 
 choices! {

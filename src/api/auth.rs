@@ -3,42 +3,109 @@
 //! Keys are compared as SHA-256 digests in constant time, all of them always, so that neither a key's length nor its
 //! place in the list can be measured.
 
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, header};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpResponse, ResponseError, web};
+use actix_web::{Error, HttpMessage, HttpResponse, ResponseError, web};
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use crate::ApiState;
 use crate::error::ApiError;
 use crate::wire::error::Fault;
 
-/// Digests of the keys.
-pub struct KeyRing {
-    digests: Vec<[u8; 32]>,
+/// A key and the name by which people know it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// In logs and metrics; the empty one is replaced by the key's place in the list.
+    pub name: String,
+    /// What clients show.
+    pub key: String,
 }
+
+impl FromStr for ApiKey {
+    type Err = Infallible;
+
+    /// `NAME KEY`, or the key alone: keys hold no space, or clients could not send them.
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let (name, key) = text.trim().rsplit_once(char::is_whitespace).unwrap_or(("", text.trim()));
+        Ok(Self { name: name.trim().to_owned(), key: key.to_owned() })
+    }
+}
+
+/// Without the key: settings are logged.
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Digests of the keys, and how often each was shown.
+pub struct KeyRing {
+    keys: Vec<HeldKey>,
+}
+
+struct HeldKey {
+    name: String,
+    digest: [u8; 32],
+    num_requests: AtomicU64,
+}
+
+/// The name of the key that a request showed.
+#[derive(Debug, Clone)]
+pub struct KeyName(pub String);
 
 impl KeyRing {
     /// Of these keys; none leaves the server open.
-    pub fn new(keys: &[String]) -> Self {
-        Self { digests: keys.iter().map(|key| Sha256::digest(key).into()).collect() }
+    pub fn new(keys: &[ApiKey]) -> Self {
+        let held = |(index, key): (usize, &ApiKey)| HeldKey {
+            name: if key.name.is_empty() { format!("key-{}", index + 1) } else { key.name.clone() },
+            digest: Sha256::digest(&key.key).into(),
+            num_requests: AtomicU64::new(0),
+        };
+        Self { keys: keys.iter().enumerate().map(held).collect() }
     }
 
     /// Whether anybody may ask.
     pub fn is_open(&self) -> bool {
-        self.digests.is_empty()
+        self.keys.is_empty()
     }
 
-    fn holds(&self, key: &str) -> bool {
+    /// Requests of each key, in Prometheus' text format; nothing if the server is open.
+    pub fn metrics_text(&self) -> String {
+        if self.is_open() {
+            return String::new();
+        }
+        let mut text =
+            "# HELP candlewick:api_key_requests_total Requests that showed an API key, by its name.\n\
+                        # TYPE candlewick:api_key_requests_total counter\n"
+                .to_owned();
+        for key in &self.keys {
+            let name = key.name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', " ");
+            let count = key.num_requests.load(Ordering::Relaxed);
+            text += &format!("candlewick:api_key_requests_total{{api_key=\"{name}\"}} {count}\n");
+        }
+        text
+    }
+
+    /// The key that this is. All are compared always.
+    fn find(&self, key: &str) -> Option<&HeldKey> {
         let digest: [u8; 32] = Sha256::digest(key).into();
-        let found = self.digests.iter().fold(Choice::from(0), |found, own| found | own.ct_eq(&digest));
-        found.into()
+        let num_keys = u32::try_from(self.keys.len()).expect("there are fewer keys than that");
+        let place = self.keys.iter().zip(0..).fold(num_keys, |found, (own, place)| {
+            u32::conditional_select(&found, &place, own.digest.ct_eq(&digest))
+        });
+        self.keys.get(place as usize)
     }
 
     /// Checks an `Authorization` header. Some documents print `Bearer: key`; that is taken too.
-    fn check(&self, header: Option<&str>) -> Result<(), &'static str> {
+    fn check(&self, header: Option<&str>) -> Result<&HeldKey, &'static str> {
         let Some(header) = header else {
             return Err("an API key is required: send the header `Authorization: Bearer <key>`");
         };
@@ -46,7 +113,7 @@ impl KeyRing {
         if !scheme.trim_end_matches(':').eq_ignore_ascii_case("bearer") {
             return Err("the `Authorization` header must be of the form `Bearer <key>`");
         }
-        if self.holds(key.trim()) { Ok(()) } else { Err("the API key is not one of this server's keys") }
+        self.find(key.trim()).ok_or("the API key is not one of this server's keys")
     }
 }
 
@@ -55,14 +122,22 @@ pub async fn guard<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    if let Err(why) = check(&request) {
-        let response: HttpResponse = ApiError::new(Fault::ApiKey, why).error_response();
-        return Ok(request.into_response(response).map_into_right_body());
+    match check(&request) {
+        Ok(None) => {}
+        Ok(Some(name)) => {
+            tracing::Span::current().record("api_key", name.0.as_str());
+            request.extensions_mut().insert(name);
+        }
+        Err(why) => {
+            let response: HttpResponse = ApiError::new(Fault::ApiKey, why).error_response();
+            return Ok(request.into_response(response).map_into_right_body());
+        }
     }
     Ok(next.call(request).await?.map_into_left_body())
 }
 
-fn check(request: &ServiceRequest) -> Result<(), &'static str> {
+/// The name of the key that was shown, if one had to be.
+fn check(request: &ServiceRequest) -> Result<Option<KeyName>, &'static str> {
     let state = request.app_data::<web::Data<ApiState>>().expect("the app is made with its state");
     let is_public = match request.path() {
         "/health" | "/ping" => true,
@@ -70,25 +145,49 @@ fn check(request: &ServiceRequest) -> Result<(), &'static str> {
         _ => request.method() == Method::OPTIONS,
     };
     if is_public || state.keys().is_open() {
-        return Ok(());
+        return Ok(None);
     }
     let header = request.headers().get(header::AUTHORIZATION);
-    state.keys().check(header.and_then(|value| value.to_str().ok()))
+    let key = state.keys().check(header.and_then(|value| value.to_str().ok()))?;
+    key.num_requests.fetch_add(1, Ordering::Relaxed);
+    Ok(Some(KeyName(key.name.clone())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn key(text: &str) -> ApiKey {
+        text.parse().expect("it never fails")
+    }
+
     #[test]
     fn any_of_the_keys_opens_and_nothing_else_does() {
-        let keys = KeyRing::new(&["first".to_owned(), "second".to_owned()]);
-        assert_eq!(keys.check(Some("Bearer first")), Ok(()));
-        assert_eq!(keys.check(Some("bearer second")), Ok(()));
-        assert_eq!(keys.check(Some("Bearer: second")), Ok(()));
-        for refused in ["Bearer third", "Bearer ", "Bearer", "Basic first", "first", "Bearer firs", ""] {
-            assert!(keys.check(Some(refused)).is_err(), "{refused:?} must not open");
+        let keys = KeyRing::new(&[key("first"), key("alice  second")]);
+        let name = |header| keys.check(Some(header)).map(|key| key.name.as_str());
+        assert_eq!(name("Bearer first"), Ok("key-1"));
+        assert_eq!(name("bearer second"), Ok("alice"));
+        assert_eq!(name("Bearer: second"), Ok("alice"));
+        for refused in
+            ["Bearer third", "Bearer ", "Bearer", "Basic first", "first", "Bearer firs", "", "Bearer alice"]
+        {
+            assert!(name(refused).is_err(), "{refused:?} must not open");
         }
         assert!(keys.check(None).is_err());
+    }
+
+    #[test]
+    fn a_key_is_never_shown() {
+        let keys = [key("alice sk-1"), key("sk-2")];
+        assert!(!format!("{keys:?}").contains("sk-"));
+        let ring = KeyRing::new(&keys);
+        ring.check(Some("Bearer sk-1")).expect("it opens").num_requests.fetch_add(1, Ordering::Relaxed);
+        let text = ring.metrics_text();
+        assert!(
+            text.contains("{api_key=\"alice\"} 1\n") && text.contains("{api_key=\"key-2\"} 0\n"),
+            "{text}"
+        );
+        assert!(!text.contains("sk-"), "{text}");
+        assert_eq!(KeyRing::new(&[]).metrics_text(), "");
     }
 }

@@ -77,7 +77,7 @@ async fn read(
     }
     let mut body = BytesMut::new();
     while let Some(chunk) = timeout(patience, payload.next()).await.map_err(|_| stalled(patience))? {
-        let chunk = chunk.map_err(|error| broken(&error))?;
+        let chunk = chunk.map_err(|error| broken(request, &error))?;
         if body.len() + chunk.len() > limit {
             return Err(too_large());
         }
@@ -91,12 +91,14 @@ fn stalled(patience: Duration) -> ApiError {
     ApiError::new(Fault::BodyTimeout, message)
 }
 
-fn broken(error: &PayloadError) -> ApiError {
+fn broken(request: &HttpRequest, error: &PayloadError) -> ApiError {
+    let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let message = match error {
-        // So it is called, and it is about chunks: content encodings are refused before anything is read.
-        PayloadError::EncodingCorrupted => {
-            "the chunks of the body are malformed: each is its size in hexadecimal, a line break, that many bytes, and \
-             a line break"
+        // The first is called so, and is about chunks: content encodings are refused before anything is read. The
+        // second comes in its place where the connection is closed over it first.
+        PayloadError::EncodingCorrupted | PayloadError::Incomplete(_) if is_chunked => {
+            "the chunks of the body are malformed, or the last is missing: each is its size in hexadecimal, a line break, \
+             that many bytes, and a line break; the last has the size 0"
                 .to_owned()
         }
         PayloadError::Incomplete(_) => "the body ended before its length was reached".to_owned(),
@@ -105,8 +107,10 @@ fn broken(error: &PayloadError) -> ApiError {
     ApiError::new(Fault::Kind(ErrorKind::InvalidRequest), message)
 }
 
-/// Nesting is bounded by serde_json's own limit.
-fn parse(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+/// Objects and lists within one another that a body may hold: the limit of serde_json, at which it stops reading.
+const DEPTH_MAX: usize = 127;
+
+pub fn parse(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     let invalid = |message: String| ApiError::new(Fault::Kind(ErrorKind::InvalidRequest), message);
     if body.is_empty() {
         return Err(invalid("the body is empty; it must be a JSON object".to_owned()));
@@ -123,6 +127,13 @@ fn parse(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
 /// What is wrong, with line and column. serde_json's own words do for all but half a character.
 fn in_words(error: &serde_json::Error) -> String {
     let text = error.to_string();
+    if text.starts_with("recursion limit exceeded") {
+        return format!(
+            "objects and lists are nested deeper than the limit of {DEPTH_MAX} levels, at line {} column {}",
+            error.line(),
+            error.column()
+        );
+    }
     if text.starts_with("lone leading surrogate") || text.starts_with("unexpected end of hex escape") {
         return format!(
             "an escape like \\ud83d is one half of a character, and the other half does not follow it, at line {} \

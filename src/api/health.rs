@@ -38,5 +38,5 @@ pub async fn version() -> HttpResponse {
 pub async fn metrics(state: web::Data<ApiState>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
-        .body(state.backend().metrics_text())
+        .body(state.backend().metrics_text() + &state.keys().metrics_text())
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use candlewick_protocol::{ErrorKind, Failure, LoadEvent};
 use serde_json::{Value, json};
 
-use crate::ApiSettings;
 use crate::scripted::{Answer, Front, Scripted, hello};
+use crate::{ApiSettings, Cors};
 
 fn front() -> Front {
     Front::start(Arc::new(Scripted::saying(hello())), ApiSettings::default())
@@ -86,7 +86,8 @@ async fn a_panic_in_a_handler_is_answered_with_an_id() {
 
 #[actix_web::test]
 async fn with_keys_only_health_is_open() {
-    let settings = ApiSettings { api_keys: vec!["sesame".to_owned()], ..ApiSettings::default() };
+    let settings =
+        ApiSettings { api_keys: vec!["alice sesame".parse().expect("a key")], ..ApiSettings::default() };
     let front = Front::start(Arc::new(Scripted::saying(hello())), settings);
     for path in ["/v1/models", "/metrics", "/version", "/nope"] {
         let answer = front.get(path).await;
@@ -104,8 +105,11 @@ async fn with_keys_only_health_is_open() {
 
 #[actix_web::test]
 async fn metrics_can_be_public() {
-    let settings =
-        ApiSettings { api_keys: vec!["sesame".to_owned()], metrics_public: true, ..ApiSettings::default() };
+    let settings = ApiSettings {
+        api_keys: vec!["alice sesame".parse().expect("a key")],
+        metrics_public: true,
+        ..ApiSettings::default()
+    };
     let front = Front::start(Arc::new(Scripted::saying(hello())), settings);
     assert_eq!(front.get("/metrics").await.status, 200);
     assert_eq!(front.get("/v1/models").await.status, 401);
@@ -124,8 +128,8 @@ async fn other_origins_may_ask_only_with_cors() {
         access-control-request-method: POST\r\naccess-control-request-headers: content-type,authorization";
     let origin = "access-control-allow-origin";
 
-    let keys = vec!["sesame".to_owned()];
-    let settings = ApiSettings { cors: true, api_keys: keys, ..ApiSettings::default() };
+    let keys = vec!["alice sesame".parse().expect("a key")];
+    let settings = ApiSettings { cors: Cors::AnyOrigin, api_keys: keys, ..ApiSettings::default() };
     let front = Front::start(Arc::new(Scripted::saying(hello())), settings);
     let answer = front.ask(preflight, "").await;
     assert_eq!((answer.status, answer.header(origin)), (200, Some("http://app.example")));
@@ -140,7 +144,7 @@ async fn other_origins_may_ask_only_with_cors() {
     front.stop().await;
 
     let backend = Scripted { list_panics: true, ..Scripted::saying(hello()) };
-    let settings = ApiSettings { cors: true, ..ApiSettings::default() };
+    let settings = ApiSettings { cors: Cors::AnyOrigin, ..ApiSettings::default() };
     let front = Front::start(Arc::new(backend), settings);
     let panicked = front.ask("GET /v1/models HTTP/1.1\r\norigin: http://app.example", "").await;
     assert_error(&panicked, 500, "internal_error", Value::Null);
@@ -171,7 +175,7 @@ async fn bodies_are_json_objects_within_the_limit() {
     assert!(message.contains("line 2 column 15"), "{message}");
     let deep = "[".repeat(190);
     let deep = front.ask(&json, &deep).await;
-    assert!(deep.body.contains("recursion limit"), "{}", deep.body);
+    assert!(deep.body.contains("deeper than the limit"), "{}", deep.body);
     let long = format!("{{\"user\": \"{}\"}}", "x".repeat(300));
     assert_error(&front.ask(&json, &long).await, 413, "payload_too_large", Value::Null);
     front.stop().await;
@@ -319,6 +323,54 @@ async fn models_load_and_unload_by_name() {
     let front = Front::start(Arc::new(backend), ApiSettings::default());
     let missing = front.post("/v1/models/load", &json!({"model": "acme/m"})).await;
     assert_error(&missing, 404, "model_not_found", "model");
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn pages_of_named_origins_may_ask_and_no_others() {
+    let origins = vec!["https://a.example".to_owned(), "http://localhost:3000".to_owned()];
+    let settings = ApiSettings { cors: Cors::Origins(origins), ..ApiSettings::default() };
+    let front = Front::start(Arc::new(Scripted::saying(hello())), settings);
+    for (origin, allowed) in
+        [("https://a.example", true), ("http://localhost:3000", true), ("https://b.example", false)]
+    {
+        let answer = front.ask(&format!("GET /v1/models HTTP/1.1\r\norigin: {origin}"), "").await;
+        assert_eq!(answer.header("access-control-allow-origin"), allowed.then_some(origin), "{origin}");
+        let ask = "OPTIONS /v1/chat/completions HTTP/1.1\r\naccess-control-request-method: POST";
+        let before = front.ask(&format!("{ask}\r\norigin: {origin}"), "").await;
+        assert_eq!(before.header("access-control-allow-origin"), allowed.then_some(origin), "{origin}");
+    }
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn keys_are_counted_by_name() {
+    let settings =
+        ApiSettings { api_keys: vec!["alice sesame".parse().expect("a key")], ..ApiSettings::default() };
+    let front = Front::start(Arc::new(Scripted::saying(hello())), settings);
+    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nauthorization: Bearer sesame");
+    assert_eq!(front.ask(&ask("/v1/models"), "").await.status, 200);
+    let metrics = front.ask(&ask("/metrics"), "").await.body;
+    assert!(metrics.contains("candlewick:api_key_requests_total{api_key=\"alice\"} 2\n"), "{metrics}");
+    assert!(metrics.contains("vllm:num_requests_running") && !metrics.contains("sesame"), "{metrics}");
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn a_body_that_is_nested_without_end_is_told_the_limit() {
+    let front = front();
+    let json = "POST /v1/completions HTTP/1.1\r\ncontent-type: application/json";
+    let nested = |depth: usize| {
+        let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
+        format!("{{\"model\": \"acme/m\", \"prompt\": \"a\", \"x\": {open}{close}}}")
+    };
+    assert_eq!(front.ask(json, &nested(127)).await.status, 200);
+    for depth in [128, 100_000] {
+        let answer = front.ask(json, &nested(depth)).await;
+        assert_error(&answer, 400, "invalid_value", Value::Null);
+        let message = answer.json()["error"]["message"].as_str().expect("a message").to_owned();
+        assert!(message.contains("deeper than the limit of 127 levels"), "{message}");
+    }
     front.stop().await;
 }
 

@@ -8,6 +8,7 @@ mod auth;
 mod backend;
 mod body;
 mod chat;
+mod check;
 mod collect;
 mod completions;
 mod disconnect;
@@ -40,7 +41,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_cors::Cors;
 use actix_web::dev::Server;
 use actix_web::http::{Method, header};
 use actix_web::middleware::{Condition, NormalizePath, from_fn};
@@ -48,17 +48,55 @@ use actix_web::{App, HttpServer, web};
 use candlewick_actors::Gateway;
 use candlewick_protocol::ModelRef;
 
+pub use crate::auth::ApiKey;
+pub use crate::check::check_body;
+
 use crate::auth::KeyRing;
 use crate::backend::Backend;
 use crate::error::ApiError;
+
+/// The web pages that may ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cors {
+    /// None.
+    Off,
+    /// All.
+    AnyOrigin,
+    /// Those of these origins.
+    Origins(Vec<String>),
+}
+
+/// The names under which chat answers tell reasoning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReasoningFields {
+    /// Both names, with the same text.
+    Both,
+    /// `reasoning`.
+    Reasoning,
+    /// `reasoning_content`.
+    ReasoningContent,
+}
+
+impl ReasoningFields {
+    /// A text under `reasoning` and under `reasoning_content`.
+    fn of(self, text: Option<String>) -> (Option<String>, Option<String>) {
+        match self {
+            Self::Both => (text.clone(), text),
+            Self::Reasoning => (text, None),
+            Self::ReasoningContent => (None, text),
+        }
+    }
+}
 
 /// What the HTTP side can be told.
 #[derive(Clone)]
 pub struct ApiSettings {
     /// Keys that open the server; none leaves it open to all.
-    pub api_keys: Vec<String>,
-    /// Let web pages of any origin ask.
-    pub cors: bool,
+    pub api_keys: Vec<ApiKey>,
+    /// Which web pages may ask.
+    pub cors: Cors,
+    /// Under which names chat answers tell reasoning.
+    pub reasoning_fields: ReasoningFields,
     /// `/metrics` needs no key.
     pub metrics_public: bool,
     /// Largest body of a request.
@@ -79,7 +117,8 @@ impl Default for ApiSettings {
     fn default() -> Self {
         Self {
             api_keys: Vec::new(),
-            cors: false,
+            cors: Cors::Off,
+            reasoning_fields: ReasoningFields::Both,
             metrics_public: false,
             body_limit_bytes: 32 << 20,
             body_timeout: Duration::from_secs(30),
@@ -97,6 +136,7 @@ impl fmt::Debug for ApiSettings {
         f.debug_struct("ApiSettings")
             .field("num_api_keys", &self.api_keys.len())
             .field("cors", &self.cors)
+            .field("reasoning_fields", &self.reasoning_fields)
             .field("metrics_public", &self.metrics_public)
             .field("body_limit_bytes", &self.body_limit_bytes)
             .field("body_timeout", &self.body_timeout)
@@ -161,7 +201,7 @@ fn serve(
     settings: ApiSettings,
     workers: usize,
 ) -> io::Result<Server> {
-    let cors = settings.cors;
+    let cors = settings.cors.clone();
     let state = web::Data::new(ApiState::new(backend, settings));
     let server = HttpServer::new(move || {
         // The last layer is met first: a path loses its `/`, the request gets its id, CORS answers pre-flights, a body
@@ -171,7 +211,7 @@ fn serve(
             .wrap(from_fn(panic::catch))
             .wrap(from_fn(auth::guard))
             .wrap(from_fn(unread::guard))
-            .wrap(Condition::new(cors, any_origin()))
+            .wrap(Condition::new(cors != Cors::Off, cross_origin(&cors)))
             .wrap(from_fn(request_id::attach))
             .wrap(NormalizePath::trim())
             .configure(routes::configure)
@@ -179,10 +219,18 @@ fn serve(
     Ok(server.on_connect(disconnect::watch).workers(workers).disable_signals().listen(listener)?.run())
 }
 
-/// Web pages of any origin may ask, and may read what clients look for in an answer's head.
-fn any_origin() -> Cors {
-    Cors::default()
-        .allow_any_origin()
+/// What web pages may do, and that they may read what clients look for in an answer's head.
+fn cross_origin(cors: &Cors) -> actix_cors::Cors {
+    let rules = match cors {
+        Cors::Off => actix_cors::Cors::default(),
+        Cors::AnyOrigin => actix_cors::Cors::default().allow_any_origin(),
+        Cors::Origins(origins) => origins
+            .iter()
+            .fold(actix_cors::Cors::default(), |rules, origin| rules.allowed_origin(origin))
+            // A page of another origin is not told why; its browser says so.
+            .block_on_origin_mismatch(false),
+    };
+    rules
         .allowed_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE, Method::OPTIONS])
         .allow_any_header()
         .expose_headers([request_id::HEADER, header::RETRY_AFTER])

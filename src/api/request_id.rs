@@ -41,8 +41,9 @@ pub async fn attach<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<B>, Error> {
     let id = choose(&request);
     let value = HeaderValue::from_str(id.as_str()).expect("a sane id is a header value");
-    let span =
-        tracing::info_span!("http", request_id = %id, method = %request.method(), path = %request.path());
+    let span = tracing::info_span!(
+        "http", request_id = %id, method = %request.method(), path = %request.path(), api_key = tracing::field::Empty
+    );
     request.extensions_mut().insert(id);
 
     let mut outcome = next.call(request).instrument(span.clone()).await;

@@ -7,6 +7,7 @@ mod completions;
 mod download;
 mod edges;
 mod faults;
+mod fuzz;
 #[path = "../../src/hub/tests/support/hub.rs"]
 mod hub;
 mod loading;

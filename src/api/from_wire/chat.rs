@@ -58,6 +58,7 @@ pub fn read_chat(
         hide_reasoning: !fields.bool("include_reasoning")?.unwrap_or(true),
         echo_service_tier: read_harmless(&mut fields)?,
         echo_text,
+        reasoning_fields: settings.reasoning_fields,
         calls_are_function_calls: are_functions,
         request_id: read_request_id(&mut fields)?,
     };

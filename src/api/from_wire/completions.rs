@@ -59,6 +59,7 @@ pub fn read_completions(
         hide_reasoning: false,
         echo_service_tier: read_harmless(&mut fields)?,
         echo_text: None,
+        reasoning_fields: settings.reasoning_fields,
         calls_are_function_calls: false,
         request_id: read_request_id(&mut fields)?,
     };

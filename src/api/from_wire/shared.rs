@@ -4,10 +4,11 @@ use candlewick_protocol::ModelRef;
 use serde_json::Value;
 
 use super::fields::{Fields, wrong_type};
+use crate::ReasoningFields;
 use crate::error::ApiError;
 
 /// How the answer is to be written.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ReplyOptions {
     /// In chunks, and how; `None` is whole.
     pub stream: Option<StreamOptions>,
@@ -21,6 +22,8 @@ pub struct ReplyOptions {
     pub echo_service_tier: bool,
     /// Leave reasoning out of the answer.
     pub hide_reasoning: bool,
+    /// Under which names reasoning is told.
+    pub reasoning_fields: ReasoningFields,
     /// Tell a call under its older name, `function_call`.
     pub calls_are_function_calls: bool,
     /// Text to put before the answer (`echo` of a last assistant message).

@@ -33,6 +33,7 @@ pub fn chat_completion(head: &Head, collected: Collected) -> ChatCompletion {
 fn chat_choice(head: &Head, choice: CollectedChoice) -> ChatChoice {
     let options = &head.options;
     let reasoning = Some(choice.reasoning).filter(|text| !text.is_empty());
+    let (reasoning, reasoning_content) = options.reasoning_fields.of(reasoning);
     let content = options.echo_text.clone().unwrap_or_default() + &choice.text;
     let mut tool_calls: Vec<ToolCall> = choice
         .calls
@@ -52,8 +53,8 @@ fn chat_choice(head: &Head, choice: CollectedChoice) -> ChatChoice {
             content,
             refusal: None,
             annotations: [],
-            reasoning_content: reasoning.clone(),
             reasoning,
+            reasoning_content,
             tool_calls,
             function_call: function_call.map(|call| call.function),
         },
@@ -167,11 +168,10 @@ impl Chunks for ChatChunks {
         let delta = match piece.delta {
             Delta::Reasoning(_) if hidden => return Vec::new(),
             Delta::Text(text) => ChatDelta { content: Some(text), ..ChatDelta::default() },
-            Delta::Reasoning(text) => ChatDelta {
-                reasoning: Some(text.clone()),
-                reasoning_content: Some(text),
-                ..ChatDelta::default()
-            },
+            Delta::Reasoning(text) => {
+                let (reasoning, reasoning_content) = self.head.options.reasoning_fields.of(Some(text));
+                ChatDelta { reasoning, reasoning_content, ..ChatDelta::default() }
+            }
             Delta::ToolCall { index, id, name } => self.call_delta(index, Some((id, name)), String::new()),
             Delta::ToolArguments { index, fragment } => self.call_delta(index, None, fragment),
         };

@@ -8,8 +8,8 @@ mod infill;
 mod output;
 mod pieces;
 mod prompt;
-mod shorten;
 mod question;
+mod shorten;
 mod stop;
 mod template;
 #[cfg(test)]
@@ -21,8 +21,10 @@ use std::sync::Arc;
 use candlewick_protocol::{TokenLogprob, TopLogprob};
 use serde_json::{Map, Value};
 
-pub use self::output::{OutputFormat, OutputStep, OutputStream};
-pub use self::template::{TemplateFault, check_chat_template};
+pub use self::output::{
+    OutputFormat, OutputStep, OutputStream, read_with_parser, read_with_template, tool_call_parsers,
+};
+pub use self::template::{TemplateFault, check_chat_template, render_chat_template};
 
 use self::infill::Infill;
 use self::output::{ReasoningSyntax, ResponseTemplate, Signs, ToolSyntax};

@@ -114,6 +114,11 @@ pub(crate) struct Signs<'a> {
     pub(crate) in_vocabulary: &'a dyn Fn(&str) -> bool,
 }
 
+/// The names by which parsers of tool calls are chosen.
+pub fn tool_call_parsers() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().map(|(name, _)| *name)
+}
+
 impl ToolSyntax {
     /// By name.
     ///
@@ -122,7 +127,7 @@ impl ToolSyntax {
     pub(crate) fn named(name: &str) -> Result<Self, LoadError> {
         let found = NAMES.iter().find(|(known, _)| *known == name);
         found.map(|(_, syntax)| *syntax).ok_or_else(|| {
-            let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+            let names: Vec<&str> = tool_call_parsers().collect();
             LoadError::Unsupported(format!(
                 "there is no tool-call parser `{name}`; there are {}",
                 names.join(", ")

@@ -31,14 +31,17 @@ mod response;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::sync::Arc;
 
 use candlewick_protocol::Delta;
 use serde_json::Value;
 
+pub use self::choice::tool_call_parsers;
 pub(crate) use self::choice::{ReasoningSyntax, Signs, ToolSyntax};
 pub(crate) use self::response::ResponseTemplate;
+pub use self::trial::{read_with_parser, read_with_template};
 
 use self::calls::Calls;
 use self::reader::{Parser, Reader};

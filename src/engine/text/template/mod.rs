@@ -54,6 +54,13 @@ pub fn check_chat_template(source: &str) -> Result<(), TemplateFault> {
     add(&mut environment::environment(), DEFAULT.into(), source)
 }
 
+/// What a chat template makes of a conversation, without a model: for tests and fuzzing. The text says why it makes
+/// nothing of it.
+pub fn render_chat_template(source: &str, prompt: &ChatPrompt) -> Result<String, String> {
+    let templates = ChatTemplates::of_option(source).map_err(|error| error.to_string())?;
+    templates.render(prompt, Map::new()).map_err(|failure| failure.message)
+}
+
 fn add(env: &mut Environment<'static>, name: String, source: &str) -> Result<(), TemplateFault> {
     if source.len() > MAX_SOURCE_BYTES {
         return Err(TemplateFault { line: 1, why: format!("it is longer than {MAX_SOURCE_BYTES} bytes") });
