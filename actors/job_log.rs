@@ -21,19 +21,21 @@ pub struct JobLogWriter {
     num_entries: watch::Sender<usize>,
 }
 
-impl JobLogWriter {
-    /// An empty log.
-    pub fn new() -> Self {
+/// An empty log.
+impl Default for JobLogWriter {
+    fn default() -> Self {
         Self { entries: Arc::default(), num_entries: watch::Sender::new(0) }
     }
+}
 
+impl JobLogWriter {
     /// Where it is read.
     pub fn reader(&self) -> JobLog {
         JobLog { entries: self.entries.clone(), num_entries: self.num_entries.subscribe() }
     }
 
     /// Entries so far.
-    pub fn len(&self) -> usize {
+    pub fn num_entries(&self) -> usize {
         *self.num_entries.borrow()
     }
 
@@ -83,7 +85,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_late_follower_gets_everything_and_then_what_comes() {
-        let writer = JobLogWriter::new();
+        let writer = JobLogWriter::default();
         writer.publish(vec![entry(1), entry(2)]);
         let mut follower = writer.reader().follow();
         assert_eq!(follower.next().await, Some(entry(1)));

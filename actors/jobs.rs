@@ -140,7 +140,7 @@ impl Actor for Jobs {
 
 impl JobsState {
     fn run(&mut self, myself: &ActorRef<JobsMsg>, id: String, events: EventStream) {
-        let (writer, cancel) = (JobLogWriter::new(), CancellationToken::new());
+        let (writer, cancel) = (JobLogWriter::default(), CancellationToken::new());
         let log = writer.reader();
         let work = Work { id: id.clone(), events, writer, archive: self.archive.clone() };
         let (jobs, presence, name, cancelled) =
@@ -251,7 +251,7 @@ impl Work {
     }
 
     async fn keep(&self, entries: Vec<LoggedEvent>) -> Result<(), Failure> {
-        self.archive.append(self.id.clone(), self.writer.len(), entries.clone()).await?;
+        self.archive.append(self.id.clone(), self.writer.num_entries(), entries.clone()).await?;
         self.writer.publish(entries);
         Ok(())
     }

@@ -211,7 +211,7 @@ impl Backend for Scripted {
     ) -> LocalBoxFuture<'_, Result<(), Failure>> {
         self.asked.lock().expect("no test panics with the lock").push(request);
         *self.job.lock().expect("no test panics with the lock") =
-            Some((record.id.clone(), JobLogWriter::new()));
+            Some((record.id.clone(), JobLogWriter::default()));
         self.keep_response(record, Vec::new())
     }
 
