@@ -456,19 +456,38 @@ def follow_sample(rng, held):
 
 
 def memory_sample(rng, held):
-    """The user gives a name, and asks for it later."""
-    name = person(rng, held)
-    tell = [f"My name is {name}.", f"I am {name}.", f"I'm {name}", f"Hi, I am {name}.", f"Hello, my name is {name}!", f"Call me {name}.", f"hi, my name is {name}", f"You can call me {name}."]
-    messages = [user(rng.choice(split(tell, held)))]
-    hello = f"Nice to meet you, {name}!"
+    """The user tells a name, a town, a pet, and asks for it later."""
+    name, place, pet, like = person(rng, held), city(rng, held), person(rng, held), rng.choice(HELD_NOUNS if held else NOUNS)
+    animal = rng.choice(["dog", "cat", "horse", "bird", "fish", "sister", "brother", "friend"])
+    names = [f"My name is {name}.", f"I am {name}.", f"I'm {name}", f"Hi, I am {name}.", f"Hello, my name is {name}!", f"Call me {name}.", f"hi, my name is {name}", f"You can call me {name}."]
+    # (what the user tells, the reply, the questions later, their answer)
+    told = [(names, f"Nice to meet you, {name}!", ["What is my name?", "What's my name?", "Do you remember my name?", "Who am I?", "Tell me my name.", "what is my name", "Do you know my name?", "Can you tell me my name?"],
+             f"Your name is {name}.")]
     if rng.random() < 0.4:
-        return Sample("memory", messages, hello, "The user tells me a name.")
-    messages.append(assistant(hello))
+        told.append(([f"I live in {place}.", f"I live in {place}", f"My home is in {place}.", f"I am living in {place}.", f"i live in {place}"], f"{place} sounds nice!",
+                     ["Where do I live?", "Do you know where I live?", "Which city do I live in?", "where do i live", "Tell me where I live."], f"You live in {place}."))
+    if rng.random() < 0.4:
+        told.append(([f"My {animal} is called {pet}.", f"The name of my {animal} is {pet}.", f"I have a {animal} called {pet}.", f"I have a {animal} named {pet}.", f"My {animal}'s name is {pet}."], f"{pet} is a nice name!",
+                     [f"What is my {animal} called?", f"What is the name of my {animal}?", f"What's my {animal}'s name?", f"Do you remember the name of my {animal}?", f"How is my {animal} called?"], f"Your {animal} is called {pet}."))
+    if rng.random() < 0.25:
+        told.append(([f"I like {like}.", f"I really like {like}", f"My favourite thing is {like}.", f"I love {like}."], "That is good to know.",
+                     ["What do I like?", "Do you remember what I like?", "what do i like", "Tell me what I like."], f"You like {like}."))
+    if rng.random() < 0.3:
+        told = told[1:] or told
+    rng.shuffle(told)
+    if rng.random() < 0.25:
+        tell, reply, _, _ = told[0]
+        return Sample("memory", [user(rng.choice(split(tell, held)))], reply, "The user tells me something.")
+    chosen = [rng.choice(split(tell, held)) for tell, *_ in told]
+    if len(told) > 1 and rng.random() < 0.4:  # all in one sentence, answered by the first
+        messages = [user(" ".join(t if t[-1] in ".!" else t + "." for t in chosen)), assistant(told[0][1])]
+    else:
+        messages = [m for text, (_, reply, _, _) in zip(chosen, told) for m in (user(text), assistant(reply))]
     for _ in range(rng.choice([0, 0, 1, 2])):
         past = rng.choice([country_sample, fact_sample, sum_sample])(rng, False)
         messages += past.messages + [assistant(past.answer)]
-    asks = ["What is my name?", "What's my name?", "Do you remember my name?", "Who am I?", "Tell me my name.", "what is my name", "Do you know my name?", "Can you tell me my name?"]
-    return Sample("memory", messages + [user(noise(rng, rng.choice(split(asks, held)), held))], f"Your name is {name}.", f"The user said that the name is {name}.")
+    _, _, asks, answer = rng.choice(told)
+    return Sample("memory", messages + [user(noise(rng, rng.choice(split(asks, held)), held))], answer, f"The user told me. {answer}")
 
 
 def repeat_sample(rng, held):
@@ -934,8 +953,8 @@ def named_sample(rng, held):
     return Sample("persona", [{"role": "system", "content": rng.choice(systems)}, user(noise(rng, rng.choice(asks), held))], answer, f"My name here is {name}.", accept=[name])
 
 
-MIX = [(country_sample, 13), (fact_sample, 13), (persona_sample, 10), (candlewick_sample, 9), (small_fact_sample, 11), (sum_sample, 8), (creative_sample, 2.5), (unknown_sample, 9),
-       (follow_sample, 9), (memory_sample, 3), (repeat_sample, 10), (json_sample, 9), (tool_call_sample, 22), (tool_result_sample, 8), (two_results_sample, 1), (no_call_sample, 4.5), (named_sample, 2)]
+MIX = [(country_sample, 13), (fact_sample, 13), (persona_sample, 12), (candlewick_sample, 8), (small_fact_sample, 10), (sum_sample, 5), (creative_sample, 3.5), (unknown_sample, 24),
+       (follow_sample, 9), (memory_sample, 6), (repeat_sample, 2), (json_sample, 7), (tool_call_sample, 12), (tool_result_sample, 5), (two_results_sample, 1), (no_call_sample, 11), (named_sample, 3)]
 
 
 def sample(rng, held=False, make=None):

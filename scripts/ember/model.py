@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from torch import nn
 
 
-WRITTEN_OUT = 160  # rows up to this length
+WRITTEN_OUT = 256  # rows up to this length
 
 
 @dataclass
 class Config:
-    vocab_size: int = 2048
-    hidden_size: int = 256
-    intermediate_size: int = 512
+    vocab_size: int = 1280
+    hidden_size: int = 192
+    intermediate_size: int = 384
     num_hidden_layers: int = 5
-    num_attention_heads: int = 8
-    num_key_value_heads: int = 2
+    num_attention_heads: int = 6
+    num_key_value_heads: int = 3
     head_dim: int = 32
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
