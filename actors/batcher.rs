@@ -355,6 +355,7 @@ fn sequence_of(news: &News) -> SequenceId {
     match news {
         News::PromptScored { sequence, .. }
         | News::Sampled { sequence, .. }
-        | News::Complete { sequence } => *sequence,
+        | News::Complete { sequence }
+        | News::Failed { sequence, .. } => *sequence,
     }
 }

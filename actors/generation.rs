@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
+use candlewick_engine::grammar::CompiledGrammar;
 use candlewick_engine::text::{OutputStream, PreparedPrompt, TextProcessor};
 use candlewick_engine::{News, SampledToken, SamplingParams, Sequence, SequenceEnd, SequenceId, TokenScore};
 use candlewick_protocol::{
-    Delta, Event, FinishReason, Finished, OutputOptions, Piece, RequestKey, Started, StopCause, TokenLogprob,
-    Usage,
+    Delta, ErrorKind, Event, Failure, FinishReason, Finished, OutputOptions, Piece, RequestKey, Started,
+    StopCause, TokenLogprob, Usage,
 };
 
 /// What a generation is made of.
@@ -24,6 +25,8 @@ pub struct GenerationArgs {
     pub prompt: PreparedPrompt,
     /// How to sample.
     pub params: Arc<SamplingParams>,
+    /// What the answers are held to, if they are.
+    pub grammar: Option<Arc<CompiledGrammar>>,
     /// How many continuations.
     pub num_choices: u32,
     /// What to report.
@@ -68,6 +71,8 @@ pub struct Effects {
     pub num_tokens: usize,
     /// Why choices ended.
     pub ended: Vec<FinishReason>,
+    /// The request cannot go on, and this is its last word.
+    pub failure: Option<Failure>,
 }
 
 impl Generation {
@@ -103,6 +108,7 @@ impl Generation {
             prompt: self.args.prompt.token_ids.clone(),
             output: choice.output.clone(),
             params: self.args.params.clone(),
+            grammar: self.args.grammar.clone(),
             priority: self.args.priority,
             // The prompt is the same for all choices: the first scores it, once.
             prompt_logprobs: self.scores_prompt_with(index),
@@ -147,6 +153,10 @@ impl Generation {
                 News::PromptScored { scores, .. } => self.prompt_scores = Some(scores),
                 News::Sampled { sequence, token, end } => self.take_token(sequence, token, end, &mut effects),
                 News::Complete { sequence } => self.take_end(sequence, SequenceEnd::Length, &mut effects),
+                News::Failed { why, .. } => {
+                    effects.failure = Some(Failure::new(ErrorKind::InvalidRequest, why));
+                    return effects;
+                }
             }
         }
         self.tell_started_first(&mut effects);
@@ -173,7 +183,7 @@ impl Generation {
         let is_silent = match end {
             Some(SequenceEnd::Eos) => true,
             Some(SequenceEnd::StopToken(_)) => !self.args.params.include_stop_str_in_output,
-            Some(SequenceEnd::Length) | None => false,
+            Some(SequenceEnd::Length | SequenceEnd::Complete) | None => false,
         };
         if !is_silent {
             if self.args.params.logprobs.is_some() {
@@ -202,7 +212,7 @@ impl Generation {
         choice.tell(id.choice, rest, &mut effects.events);
         let by_itself = self.end_by_itself(index);
         let (reason, stop) = match end {
-            SequenceEnd::Eos => (by_itself, None),
+            SequenceEnd::Eos | SequenceEnd::Complete => (by_itself, None),
             SequenceEnd::StopToken(token_id) => (by_itself, Some(StopCause::Token(token_id))),
             SequenceEnd::Length => (FinishReason::Length, None),
         };

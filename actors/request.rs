@@ -240,6 +240,9 @@ impl RequestState {
     fn take_news(&mut self, myself: &ActorRef<RequestMsg>, news: Vec<News>) {
         let (Some(generation), Some((batcher, _))) = (&mut self.generation, &self.batcher) else { return };
         let effects = generation.take(news);
+        if let Some(failure) = effects.failure {
+            return self.fail(myself, failure);
+        }
         for &sequence in &effects.cancel {
             tell(batcher, BatcherMsg::Cancel(sequence));
         }
@@ -338,6 +341,7 @@ fn prepare(
         random_seed: default_seed.unwrap_or_else(random),
     };
     let defaults = model.processor.generation_defaults();
+    let grammar = model.processor.grammar(&request.prompt, request.constraint.as_ref(), &prompt)?;
     let params = SamplingParams::resolve(&request.sampling, defaults, request.output.logprobs, limits)?;
     Ok(Generation::new(GenerationArgs {
         key,
@@ -345,6 +349,7 @@ fn prepare(
         processor: model.processor.clone(),
         prompt,
         params: Arc::new(params),
+        grammar,
         num_choices: request.num_choices,
         output: request.output,
         priority: request.priority,

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use candlewick_engine::{KvCacheShape, Model, StepError, StepPlan, Weights};
+use candlewick_engine::{KvCacheShape, Model, StepError, StepPlan, Weights, grammar};
 use ractor::ActorRef;
 
 use crate::batcher::BatcherMsg;
@@ -70,7 +70,13 @@ impl Stepper {
 pub struct StepperGone;
 
 fn run(StepJob { mut model, plan }: StepJob) -> BatcherMsg {
-    match survive(|| model.step(&plan)) {
+    grammar::begin_masks(&plan);
+    let step = survive(|| {
+        let mut outcome = model.step(&plan)?;
+        grammar::take_tokens(&plan, &mut outcome);
+        Ok(outcome)
+    });
+    match step {
         Ok(outcome) => BatcherMsg::StepDone { model, plan, outcome },
         Err(why) => {
             // What broke may break again when it is taken apart. The first reason is the one to tell.

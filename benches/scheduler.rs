@@ -54,6 +54,7 @@ fn run(num_sequences: usize, num_steps: usize) -> Value {
             prompt: vec![1; NUM_PROMPT_TOKENS].into(),
             output: Vec::new(),
             params: params.clone(),
+            grammar: None,
             priority: 0,
             prompt_logprobs: None,
             cache_salt: None,
@@ -94,6 +95,7 @@ fn outcome(plan: &StepPlan) -> StepOutcome {
     StepOutcome {
         sampled: plan.chunks.iter().map(|chunk| token(chunk.sample.is_some())).collect(),
         prompt_scores: vec![Vec::new(); plan.chunks.len()],
+        failed: Vec::new(),
     }
 }
 

@@ -9,6 +9,7 @@ mod error;
 pub mod fake;
 pub mod files;
 pub mod gguf;
+pub mod grammar;
 mod model;
 mod prefix;
 mod sampling;
@@ -20,7 +21,8 @@ pub mod text;
 pub use error::{LoadError, StepError};
 pub use model::{
     BlockId, Chunk, DType, KvCacheShape, LoadOptions, Model, ModelFactory, ModelInfo, PromptLogprobs,
-    SampleSpec, SampledToken, SequenceId, StepOutcome, StepPlan, TokenHistory, TokenScore, Weights,
+    RowFailure, SampleSpec, SampledToken, SequenceId, StepOutcome, StepPlan, TokenHistory, TokenScore,
+    Weights,
 };
 pub use sampling::{GenerationDefaults, ResolveLimits, SamplingParams};
 pub use scheduler::{News, Scheduler, SchedulerCounts, SchedulerLimits};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use candlewick_protocol::RequestKey;
 use serde_json::Value;
 
+use crate::grammar::{GrammarProgress, TokenMask};
 use crate::{LoadError, ModelFiles, SamplingParams, StepError};
 
 /// One block of the paged KV cache, by index.
@@ -84,6 +85,19 @@ pub struct SampleSpec {
     pub num_generated: u32,
     /// The tokens so far, given only if `params.needs_history()`.
     pub history: Option<TokenHistory>,
+    /// What the answer is held to, at the place after those tokens.
+    pub grammar: Option<Arc<GrammarProgress>>,
+}
+
+impl SampleSpec {
+    /// What may come next, where the answer is held to a form. Waits for the mask if it is still being computed.
+    ///
+    /// # Errors
+    /// The grammar cannot go on: the sequence fails, and no other.
+    pub fn mask(&self) -> Result<Option<Arc<TokenMask>>, String> {
+        let mask = self.grammar.as_ref().map(|grammar| grammar.mask(self.num_generated)).transpose();
+        mask.map_err(|fault| fault.to_string())
+    }
 }
 
 /// The tokens of a sequence, for penalties.
@@ -102,6 +116,17 @@ pub struct StepOutcome {
     pub sampled: Vec<Option<SampledToken>>,
     /// For each chunk: scores of the prompt, one for each of `next_token_ids`, where asked for.
     pub prompt_scores: Vec<Vec<TokenScore>>,
+    /// Chunks for which there is no token to sample. Their sequences fail, and no others.
+    pub failed: Vec<RowFailure>,
+}
+
+/// Why a sequence cannot go on, though the step was good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowFailure {
+    /// Which chunk of the plan.
+    pub chunk: usize,
+    /// What is told to whoever asked.
+    pub why: String,
 }
 
 /// A sampled token.

@@ -84,6 +84,11 @@ impl SamplingParams {
         self.temperature == 0.0
     }
 
+    /// Whether a token ends the output.
+    pub fn is_end(&self, token_id: u32) -> bool {
+        self.eos_token_ids.contains(&token_id) || self.stop_token_ids.contains(&token_id)
+    }
+
     /// Whether sampling looks at the tokens so far.
     pub fn needs_history(&self) -> bool {
         self.repetition_penalty != 1.0 || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0

@@ -68,6 +68,13 @@ pub enum News {
         /// Which.
         sequence: SequenceId,
     },
+    /// A sequence cannot go on, and is gone.
+    Failed {
+        /// Which.
+        sequence: SequenceId,
+        /// What is told to whoever asked.
+        why: String,
+    },
 }
 
 /// How busy a scheduler is.
@@ -227,10 +234,19 @@ impl Scheduler {
         assert_eq!(plan.chunks.len(), outcome.prompt_scores.len(), "the model gives scores for each chunk");
 
         let mut news = Vec::new();
-        let answers = outcome.sampled.into_iter().zip(outcome.prompt_scores);
-        for ((ticket, chunk), (sampled, scores)) in in_flight.into_iter().zip(&plan.chunks).zip(answers) {
+        let mut failed: HashMap<usize, String> =
+            outcome.failed.into_iter().map(|failure| (failure.chunk, failure.why)).collect();
+        let answers = outcome.sampled.into_iter().zip(outcome.prompt_scores).enumerate();
+        for ((ticket, chunk), (index, (sampled, scores))) in
+            in_flight.into_iter().zip(&plan.chunks).zip(answers)
+        {
             // Nobody is preempted between plan and apply: one who is not running was cancelled.
             let Some(tracked) = self.running.get_mut(&ticket) else { continue };
+            if let Some(why) = failed.remove(&index) {
+                news.push(News::Failed { sequence: chunk.sequence, why });
+                self.remove(ticket);
+                continue;
+            }
             let is_complete = tracked.advance(chunk, sampled, scores, &mut news);
             if self.limits.prefix_caching {
                 tracked.keep_full_blocks(&mut self.blocks, self.limits.block_size);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::grammar::CompiledGrammar;
 use crate::{SamplingParams, SequenceId, TokenScore};
 
 /// A sequence as it is admitted. After a crash of the batcher it is admitted again with what it had emitted in `output`.
@@ -15,6 +16,8 @@ pub struct Sequence {
     pub output: Vec<u32>,
     /// How to sample.
     pub params: Arc<SamplingParams>,
+    /// What the answer is held to, if it is.
+    pub grammar: Option<Arc<CompiledGrammar>>,
     /// Lower runs first.
     pub priority: i32,
     /// Score the prompt's tokens, with this many of the likeliest at each place. Not done again where there is output:
@@ -33,6 +36,8 @@ pub enum SequenceEnd {
     StopToken(u32),
     /// `max_tokens` are generated.
     Length,
+    /// Its grammar allows nothing more.
+    Complete,
 }
 
 /// Scores of a prompt that were computed over several chunks.

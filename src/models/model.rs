@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Storage;
 use candlewick_engine::{
-    KvCacheShape, Model, ModelInfo, StepError, StepOutcome, StepPlan, TokenScore, Weights,
+    KvCacheShape, Model, ModelInfo, RowFailure, StepError, StepOutcome, StepPlan, TokenScore, Weights,
 };
 
 use crate::batch::Batch;
@@ -87,6 +87,7 @@ impl Shared {
         let mut outcome = StepOutcome {
             sampled: vec![None; plan.chunks.len()],
             prompt_scores: vec![Vec::new(); plan.chunks.len()],
+            failed: Vec::new(),
         };
         let rows_max = (LOGITS_BYTES_MAX / (self.info.vocab_size * size_of::<f32>())).max(1);
         for wanted in wanted.chunks(rows_max) {
@@ -108,7 +109,11 @@ impl Shared {
             });
             for (wanted, answer) in wanted.iter().zip(answers.into_iter().flatten()) {
                 let Answer { sampled, score } = answer?;
-                outcome.sampled[wanted.chunk] = sampled.or(outcome.sampled[wanted.chunk].take());
+                match sampled {
+                    Some(Ok(token)) => outcome.sampled[wanted.chunk] = Some(token),
+                    Some(Err(why)) => outcome.failed.push(RowFailure { chunk: wanted.chunk, why }),
+                    None => {}
+                }
                 outcome.prompt_scores[wanted.chunk].extend(score);
             }
         }
@@ -147,7 +152,8 @@ fn wanted_rows(plan: &StepPlan, batch: &Batch<'_>) -> Vec<Wanted> {
 }
 
 struct Answer {
-    sampled: Option<candlewick_engine::SampledToken>,
+    /// The token, or why there is none for this sequence.
+    sampled: Option<Result<candlewick_engine::SampledToken, String>>,
     score: Option<TokenScore>,
 }
 

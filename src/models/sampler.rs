@@ -1,6 +1,7 @@
 //! From one row of logits to one token.
 //!
-//! The order is vLLM's: what is reported of log-probabilities is the raw distribution; then end tokens are masked while
+//! The order is vLLM's: what the form of the answer forbids is made impossible; what is reported of log-probabilities is
+//! the raw distribution that this leaves; then end tokens are masked while
 //! `min_tokens` is not reached, then `logit_bias`, then repetition, frequency and presence penalties; a greedy choice is
 //! made here; then temperature, `min_p`, `top_k`, `top_p`, and the draw. Everywhere, of equals the lower id comes first.
 //!
@@ -15,19 +16,34 @@ use candlewick_engine::{SampleSpec, SampledToken, SamplingParams, StepError, Tok
 use crate::kernels::exp::{log_sum_exp, max};
 use crate::rng;
 
-/// Samples from the logits of one row.
-pub(crate) fn sample(logits: &[f32], spec: &SampleSpec) -> Result<SampledToken, StepError> {
+/// What is told where masks and biases together leave no token.
+const NOTHING_LEFT: &str = "no token may come next: the form of the answer, `min_tokens`, `logit_bias` and their like \
+                            leave none";
+
+/// Samples from the logits of one row. The inner error is one of this row alone: nothing may follow.
+pub(crate) fn sample(logits: &[f32], spec: &SampleSpec) -> Result<Result<SampledToken, String>, StepError> {
     check(logits)?;
     let params = &spec.params;
+    let logits = match spec.mask() {
+        Ok(None) => Cow::Borrowed(logits),
+        Ok(Some(mask)) => {
+            let mut masked = logits.to_vec();
+            let ends = params.eos_token_ids.iter().chain(&params.stop_token_ids).copied();
+            mask.apply(&mut masked, ends);
+            Cow::Owned(masked)
+        }
+        Err(why) => return Ok(Err(format!("the answer cannot be held to its form: {why}"))),
+    };
+    let logits = &*logits;
     let adjusted = adjust(logits, spec);
     let token_id = if params.is_greedy() {
         argmax(&adjusted)
     } else {
         draw(&adjusted, params, rng::uniform(params.seed, spec.choice, spec.num_generated))
     };
-    let token_id = token_id.ok_or_else(|| StepError::Compute("every token is masked out".into()))?;
+    let Some(token_id) = token_id else { return Ok(Err(NOTHING_LEFT.into())) };
     let score = params.logprobs.map(|num_top| score_checked(logits, token_id, num_top));
-    Ok(SampledToken { token_id, score })
+    Ok(Ok(SampledToken { token_id, score }))
 }
 
 /// How likely a token is by these logits, with the `num_top` likeliest.
@@ -216,7 +232,7 @@ mod tests {
     }
 
     fn spec(params: SamplingParams) -> SampleSpec {
-        SampleSpec { params: Arc::new(params), choice: 0, num_generated: 0, history: None }
+        SampleSpec { params: Arc::new(params), choice: 0, num_generated: 0, history: None, grammar: None }
     }
 
     fn with_history(params: SamplingParams, prompt: &[u32], output: &[u32]) -> SampleSpec {
@@ -227,7 +243,7 @@ mod tests {
     }
 
     fn token(logits: &[f32], spec: &SampleSpec) -> u32 {
-        sample(logits, spec).unwrap().token_id
+        sample(logits, spec).unwrap().unwrap().token_id
     }
 
     /// How often each token comes in so many draws.
@@ -384,7 +400,7 @@ mod tests {
     fn log_probabilities_are_of_the_raw_distribution() {
         let params =
             SamplingParams { logprobs: Some(2), logit_bias: BTreeMap::from([(0, 50.0)]), ..greedy() };
-        let sampled = sample(&[0.0, 2.0, 1.0, 2.0], &spec(params)).unwrap();
+        let sampled = sample(&[0.0, 2.0, 1.0, 2.0], &spec(params)).unwrap().unwrap();
         assert_eq!(sampled.token_id, 0);
         let score = sampled.score.unwrap();
         let normalizer = (1.0f32 + 2.0 * 2.0f32.exp() + 1.0f32.exp()).ln();
@@ -392,7 +408,7 @@ mod tests {
         assert_eq!(score.top.iter().map(|&(id, _)| id).collect::<Vec<_>>(), [1, 3], "best first, then by id");
         assert!((score.top[0].1 - (2.0 - normalizer)).abs() < 1e-6);
         let none = SamplingParams { logprobs: Some(0), ..greedy() };
-        assert!(sample(&[0.0, 1.0], &spec(none)).unwrap().score.unwrap().top.is_empty());
+        assert!(sample(&[0.0, 1.0], &spec(none)).unwrap().unwrap().score.unwrap().top.is_empty());
     }
 
     #[test]
@@ -402,6 +418,9 @@ mod tests {
         }
         assert_eq!(token(&[f32::NEG_INFINITY, 0.0], &spec(params())), 1, "a mask is no error");
         let all = SamplingParams { min_tokens: 1, eos_token_ids: vec![0, 1], ..params() };
-        assert!(sample(&[0.0, 1.0], &spec(all)).is_err(), "nothing is left");
+        assert!(
+            sample(&[0.0, 1.0], &spec(all)).unwrap().is_err(),
+            "nothing is left, and that is no fault of the step"
+        );
     }
 }

@@ -3,6 +3,7 @@
 //! Everything here is plain data that serde could write, so that a model's subtree may one day run in another process.
 //! There is no I/O in this room, it knows no other room, and OpenAI's JSON is not spoken here: `api` translates.
 
+mod constraint;
 mod error;
 mod event;
 mod generation_config;
@@ -14,6 +15,7 @@ mod record;
 mod request;
 mod text;
 
+pub use constraint::{Constraint, JsonLayout, OutputForm, TaggedStructure};
 pub use error::{ErrorKind, Failure};
 pub use event::{
     Delta, Event, FinishReason, Finished, Piece, Started, StopCause, TokenLogprob, TopLogprob, Usage,

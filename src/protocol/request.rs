@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{ModelRef, RequestId};
+use crate::{Constraint, ModelRef, RequestId};
 
 /// One generation: a prompt, how to sample, what to report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct GenerationRequest {
     pub sampling: SamplingOptions,
     /// How many continuations, at least one.
     pub num_choices: u32,
+    /// What the answer is held to, if it is. Reasoning before it and calls of tools are not.
+    #[serde(default)]
+    pub constraint: Option<Constraint>,
     /// What to report beside the text.
     pub output: OutputOptions,
     /// Lower runs first.
@@ -159,6 +162,14 @@ pub enum AllowedMode {
 }
 
 impl ToolChoice {
+    /// Whether a call must come.
+    pub fn is_forced(&self) -> bool {
+        match self {
+            Self::Auto | Self::None | Self::Allowed { mode: AllowedMode::Auto, .. } => false,
+            Self::Required | Self::Function(_) | Self::Allowed { mode: AllowedMode::Required, .. } => true,
+        }
+    }
+
     /// Whether a call of this function may come.
     pub fn allows(&self, name: &str) -> bool {
         match self {

@@ -180,7 +180,16 @@ fn wrong_requests_are_told_which_field_and_what_would_be_right() {
             "missing_required_parameter",
         ),
         (json!({"max_tokens": 5000}), "max_tokens", "invalid_value"),
-        (json!({"response_format": {"type": "json_object"}}), "response_format", "unsupported_operation"),
+        (
+            json!({"response_format": {"type": "json_schema"}}),
+            "response_format.json_schema",
+            "missing_required_parameter",
+        ),
+        (
+            json!({"structured_outputs": {"json": {"type": "array", "uniqueItems": true}}}),
+            "structured_outputs.json.uniqueItems",
+            "invalid_value",
+        ),
         (json!({"modalities": ["audio"]}), "modalities", "unsupported_operation"),
         (
             json!({"tools": [{"type": "function", "function": {"name": "no spaces"}}]}),

@@ -95,6 +95,16 @@ fn huggingface_hub_inference_client() {
 }
 
 #[test]
+fn python_openai_structured_output() {
+    drive(&clients().join("python/bin/python"), "structured.py");
+}
+
+#[test]
+fn node_openai_structured_output() {
+    drive(Path::new("node"), "structured.cjs");
+}
+
+#[test]
 fn node_openai() {
     drive(Path::new("node"), "openai_node.cjs");
 }

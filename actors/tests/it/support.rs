@@ -135,6 +135,7 @@ pub fn request(prompt: &str, max_tokens: u32) -> GenerationRequest {
             ..SamplingOptions::default()
         },
         num_choices: 1,
+        constraint: None,
         output: OutputOptions::default(),
         priority: 0,
     }

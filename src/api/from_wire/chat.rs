@@ -1,12 +1,13 @@
 //! `/v1/chat/completions`: the request as a whole.
 
 use candlewick_protocol::{
-    ChatPrompt, Content, ContentPart, GenerationRequest, Message, OutputOptions, Prompt, RequestId,
-    merge_sampling,
+    ChatPrompt, Constraint, Content, ContentPart, GenerationRequest, Message, OutputOptions, Prompt,
+    RequestId, ToolChoice, merge_sampling,
 };
 use serde_json::{Map, Value};
 
 use super::fields::{Fields, wrong_type};
+use super::format::read_constraint;
 use super::messages::read_messages;
 use super::sampling::{check_token_limits, read_generation_config, read_num_choices, read_sampling};
 use super::shared::{
@@ -73,6 +74,8 @@ pub fn read_chat(
         continue_final_message,
         drop_oldest_to_fit: false,
     };
+    let constraint = read_constraint(&mut fields)?;
+    check_forms(constraint.as_ref(), &prompt.tool_choice)?;
     let priority = read_priority(&mut fields)?;
     refuse_chat_only(&mut fields)?;
     refuse_unsupported(&mut fields)?;
@@ -84,10 +87,22 @@ pub fn read_chat(
         prompt: Prompt::Chat(prompt),
         sampling,
         num_choices,
+        constraint,
         output: OutputOptions { logprobs, echo: false },
         priority,
     };
     Ok(ChatCall { generation, reply })
+}
+
+/// A form for the answer leaves no room for a call that must come.
+pub fn check_forms(constraint: Option<&Constraint>, choice: &ToolChoice) -> Result<(), ApiError> {
+    match (constraint, choice) {
+        (Some(constraint), choice) if choice.is_forced() => Err(ApiError::invalid(
+            constraint.param.as_str(),
+            "an answer cannot be held to a form where `tool_choice` demands a call; choose `auto` or `none`",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the template opens the assistant's turn, and whether the last message goes on.

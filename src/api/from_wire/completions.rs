@@ -4,6 +4,7 @@ use candlewick_protocol::{GenerationRequest, OutputOptions, Prompt, RequestId, m
 use serde_json::{Map, Value};
 
 use super::fields::{Fields, token_ids_at, wrong_type};
+use super::format::read_constraint;
 use super::sampling::{check_token_limits, read_generation_config, read_num_choices, read_sampling};
 use super::shared::{
     ReplyOptions, read_harmless, read_model, read_priority, read_request_id, read_stream, refuse_unsupported,
@@ -63,6 +64,7 @@ pub fn read_completions(
         calls_are_function_calls: false,
         request_id: read_request_id(&mut fields)?,
     };
+    let constraint = read_constraint(&mut fields)?;
     let priority = read_priority(&mut fields)?;
     fields.refuse("prompt_embeds", "send `prompt` as text or token ids", |_| false)?;
     refuse_unsupported(&mut fields)?;
@@ -75,6 +77,7 @@ pub fn read_completions(
         prompt,
         sampling: sampling.clone(),
         num_choices,
+        constraint: constraint.clone(),
         output: output.clone(),
         priority,
     });

@@ -6,14 +6,18 @@
 mod chat;
 mod completions;
 mod fields;
+mod format;
 mod items;
 mod messages;
 mod responses;
 mod sampling;
 mod shared;
+mod strict;
 mod text;
 mod tools;
 
+#[cfg(test)]
+mod format_tests;
 #[cfg(test)]
 mod tests;
 

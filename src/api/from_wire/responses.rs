@@ -1,12 +1,13 @@
 //! `/v1/responses`: the request as a whole.
 
 use candlewick_protocol::{
-    ChatPrompt, GenerationRequest, OutputOptions, Prompt, RequestId, merge_sampling, quoted,
+    ChatPrompt, Constraint, GenerationRequest, OutputOptions, Prompt, RequestId, merge_sampling, quoted,
 };
 use serde_json::{Map, Value, json};
 
-use super::chat::read_template_kwargs;
+use super::chat::{check_forms, read_template_kwargs};
 use super::fields::Fields;
+use super::format::{read_constraint, read_format};
 use super::items::read_input;
 use super::sampling::{check_token_limits, read_generation_config, read_sampling};
 use super::shared::{
@@ -72,7 +73,7 @@ pub fn read_responses(
     let parallel_tool_calls = fields.bool("parallel_tool_calls")?.unwrap_or(true);
     let max_tool_calls = fields.count("max_tool_calls", 1)?;
     let reasoning = read_reasoning(&mut fields)?;
-    let text = read_text(&mut fields)?;
+    let (text, format) = read_text(&mut fields)?;
     let truncation = fields.word("truncation", &["auto", "disabled"])?.unwrap_or("disabled");
 
     refuse_token_limits(&mut fields)?;
@@ -99,7 +100,17 @@ pub fn read_responses(
     };
     let priority = read_priority(&mut fields)?;
     refuse_responses_only(&mut fields)?;
-    refuse_unsupported(&mut fields).map_err(|error| error.below("response_format", "text.format"))?;
+    let constraint = match (format, read_constraint(&mut fields)?) {
+        (Some(format), Some(other)) => {
+            let (first, second) = (&format.param, &other.param);
+            let message =
+                format!("`{first}` and `{second}` both hold the answer to a form; send one of them");
+            return Err(ApiError::invalid(second.as_str(), message));
+        }
+        (format, other) => format.or(other),
+    };
+    check_forms(constraint.as_ref(), &prompt.tool_choice)?;
+    refuse_unsupported(&mut fields)?;
     fields.finish();
 
     let echo = Echo {
@@ -124,6 +135,7 @@ pub fn read_responses(
         prompt: Prompt::Chat(prompt),
         sampling,
         num_choices: 1,
+        constraint,
         output: OutputOptions { logprobs, echo: false },
         priority,
     };
@@ -279,9 +291,8 @@ fn read_reasoning(fields: &mut Fields) -> Result<EchoReasoning, ApiError> {
     Ok(EchoReasoning { effort: effort.map(str::to_owned), summary: summary.map(str::to_owned) })
 }
 
-/// Reads `text`, and `response_format`, which guides of the Hub have for `text.format`. The form is left in
-/// `response_format`, as chat writes it.
-fn read_text(fields: &mut Fields) -> Result<EchoText, ApiError> {
+/// Reads `text`, and `response_format`, which guides of the Hub have for `text.format`: what is echoed, and the form.
+fn read_text(fields: &mut Fields) -> Result<(EchoText, Option<Constraint>), ApiError> {
     let mut format = None;
     let mut verbosity = None;
     if let Some(mut text) = fields.object("text")? {
@@ -307,14 +318,17 @@ fn read_text(fields: &mut Fields) -> Result<EchoText, ApiError> {
         }
         _ => {}
     }
+    let path = if format.is_some() { "text.format" } else { "response_format" };
     let format = format.or(alias).map(|format| flat_format(&format));
-    if let Some(format) = &format {
-        fields.put("response_format", nested_format(format));
-    }
-    Ok(EchoText {
+    let constraint = match &format {
+        Some(format) => read_format(path, format.clone())?,
+        None => None,
+    };
+    let text = EchoText {
         format: format.unwrap_or_else(|| json!({"type": "text"})),
         verbosity: verbosity.unwrap_or("medium").into(),
-    })
+    };
+    Ok((text, constraint))
 }
 
 /// `{type, json_schema: {name, …}}` → `{type, name, …}`.
@@ -325,18 +339,6 @@ fn flat_format(format: &Value) -> Value {
     let mut flat = Map::from_iter([("type".to_owned(), class.clone())]);
     flat.extend(schema.clone());
     Value::Object(flat)
-}
-
-/// `{type, name, …}` → `{type, json_schema: {name, …}}`.
-fn nested_format(format: &Value) -> Value {
-    match format {
-        Value::Object(fields) if fields.get("type").is_some_and(|class| class == "json_schema") => {
-            let mut schema = fields.clone();
-            schema.shift_remove("type");
-            json!({"type": "json_schema", "json_schema": schema})
-        }
-        other => other.clone(),
-    }
 }
 
 /// The limits of the other routes would be dropped in silence, and an answer without an end would come.

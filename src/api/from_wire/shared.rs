@@ -139,18 +139,6 @@ pub fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
     let off = |value: &Value| value == &Value::Bool(false);
     let on = |value: &Value| value == &Value::Bool(true);
 
-    let constrained =
-        "constrained output is not available on this server yet; ask for the form in the prompt";
-    fields.refuse("response_format", constrained, |value| value.get("type") == Some(&Value::from("text")))?;
-    for name in
-        ["structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "grammar"]
-    {
-        fields.refuse(name, constrained, is_empty)?;
-    }
-    for name in ["structural_tag", "guided_decoding_backend", "guided_whitespace_pattern"] {
-        fields.refuse(name, constrained, never)?;
-    }
-
     fields.refuse("use_beam_search", "choose `n` and `temperature` instead", off)?;
     fields.refuse("length_penalty", "it belongs to beam search", is(1.0))?;
     fields.refuse("typical_p", "choose `top_p` or `min_p` instead", is(1.0))?;

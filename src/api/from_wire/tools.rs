@@ -4,6 +4,7 @@ use candlewick_protocol::{AllowedMode, ToolChoice, quoted};
 use serde_json::{Value, json};
 
 use super::fields::{Fields, wrong_type};
+use super::strict::{check_nesting, check_strict};
 use crate::error::ApiError;
 
 /// Most functions in the older field.
@@ -100,10 +101,17 @@ fn check_function(path: String, function: &Value) -> Result<(), ApiError> {
         ));
     }
     function.string("description")?;
-    function.map("parameters")?;
-    // True asks for arguments that keep to the schema, which takes constrained output.
-    let why = "arguments cannot be held to their schema yet; the tool works without `strict`, or with `strict: false`";
-    function.refuse("strict", why, |value| value == &Value::Bool(false))
+    let path = function.path("parameters");
+    let parameters = function.map("parameters")?;
+    let is_strict = function.flag("strict")?;
+    if let Some(parameters) = parameters {
+        let parameters = Value::Object(parameters);
+        check_nesting(&path, &parameters)?;
+        if is_strict {
+            check_strict(&path, &parameters)?;
+        }
+    }
+    Ok(())
 }
 
 fn read_choice(fields: &mut Fields, tools: &[Value], tools_sent: bool) -> Result<ToolChoice, ApiError> {
@@ -134,7 +142,6 @@ fn read_choice(fields: &mut Fields, tools: &[Value], tools_sent: bool) -> Result
             return Err(wrong_type(&path, "none, auto, required or an object that names a function", &other));
         }
     };
-    refuse_forced(&path, &choice)?;
     Ok(choice)
 }
 
@@ -197,18 +204,4 @@ fn not_a_function(path: &str, class: &str) -> ApiError {
         "custom" => ApiError::unsupported(path, "custom tools are not supported: send a function"),
         other => ApiError::invalid(path, format!("`{path}` must be function, not {}", quoted(other))),
     }
-}
-
-/// Calls that must come take constrained output.
-fn refuse_forced(path: &str, choice: &ToolChoice) -> Result<(), ApiError> {
-    let what = match choice {
-        ToolChoice::Required | ToolChoice::Allowed { mode: AllowedMode::Required, .. } => "`required`",
-        ToolChoice::Function(_) => "a choice of one function",
-        ToolChoice::Auto | ToolChoice::None | ToolChoice::Allowed { mode: AllowedMode::Auto, .. } => {
-            return Ok(());
-        }
-    };
-    let message =
-        format!("{what} is not supported: calls cannot be forced by this server yet; send `auto` or `none`");
-    Err(ApiError::unsupported(path, message))
 }

@@ -15,8 +15,8 @@ pub use control::{FakeControl, Fault, Gate};
 pub use source::{END_OF_TEXT, FakeFactory, FakeSource, IM_END, IM_START, VOCAB_SIZE};
 
 use crate::{
-    BlockId, Chunk, KvCacheShape, Model, ModelInfo, SampleSpec, SampledToken, SequenceId, StepError,
-    StepOutcome, StepPlan, TokenScore, Weights,
+    BlockId, Chunk, KvCacheShape, Model, ModelInfo, RowFailure, SampleSpec, SampledToken, SequenceId,
+    StepError, StepOutcome, StepPlan, TokenScore, Weights,
 };
 
 /// What a fake model says.
@@ -119,6 +119,9 @@ pub struct FakeModel {
     hashes: HashMap<SequenceId, Vec<u64>>,
 }
 
+/// The token of a chunk, if one was asked for, or why there is none.
+type Sampled = Result<Option<SampledToken>, String>;
+
 /// What was last written to a slot of the cache.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
@@ -132,8 +135,12 @@ impl Model for FakeModel {
         self.control.before_step(plan)?;
         self.check_tables(plan)?;
         let mut outcome = StepOutcome::default();
-        for chunk in &plan.chunks {
+        for (index, chunk) in plan.chunks.iter().enumerate() {
             let (sampled, scores) = self.compute(chunk)?;
+            let sampled = sampled.unwrap_or_else(|why| {
+                outcome.failed.push(RowFailure { chunk: index, why });
+                None
+            });
             outcome.sampled.push(sampled);
             outcome.prompt_scores.push(scores);
         }
@@ -183,7 +190,7 @@ impl FakeModel {
 
     /// Reads the sequence's earlier tokens, writes the chunk's, and answers. Where another sequence has written to a slot
     /// in between, the hash there is not that of the tokens before it.
-    fn compute(&mut self, chunk: &Chunk) -> Result<(Option<SampledToken>, Vec<TokenScore>), StepError> {
+    fn compute(&mut self, chunk: &Chunk) -> Result<(Sampled, Vec<TokenScore>), StepError> {
         let slot = |position: usize| {
             chunk.block_table[position / self.block_size].0 as usize * self.block_size
                 + position % self.block_size
@@ -213,12 +220,11 @@ impl FakeModel {
         }
         let hashes = &self.hashes[&chunk.sequence][chunk.start..];
         let sampled = chunk.sample.as_ref().map(|spec| {
-            let token_id = self.rule.next(hash, spec);
-            SampledToken {
-                token_id,
-                score: spec.params.logprobs.map(|num_top| self.score(hash, token_id, num_top)),
-            }
+            let token_id = self.hold(self.rule.next(hash, spec), hash, spec)?;
+            let score = spec.params.logprobs.map(|num_top| self.score(hash, token_id, num_top));
+            Ok(SampledToken { token_id, score })
         });
+        let sampled = sampled.transpose();
         let scores = chunk.prompt_logprobs.iter().flat_map(|asked| {
             asked
                 .next_token_ids
@@ -227,6 +233,20 @@ impl FakeModel {
                 .map(|(next, hash)| self.score(*hash, *next, asked.num_top))
         });
         Ok((sampled, scores.collect()))
+    }
+
+    /// The token that the rule says, if the sequence's grammar allows it, else one that it allows, by the hash.
+    fn hold(&self, token_id: u32, hash: u64, spec: &SampleSpec) -> Result<u32, String> {
+        let Some(mask) = spec.mask()? else { return Ok(token_id) };
+        let may_come = |id: u32| mask.allows(id) || mask.accepts_end() && spec.params.is_end(id);
+        if may_come(token_id) {
+            return Ok(token_id);
+        }
+        let allowed: Vec<u32> = (0..self.vocab_size as u32).filter(|id| may_come(*id)).collect();
+        match allowed.len() {
+            0 => Err("no token may come next".into()),
+            num => Ok(allowed[(chain(hash, 1) % num as u64) as usize]),
+        }
     }
 
     /// Some log-probability below -1 for the token, and so many likelier ones.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::blocks::BlockPool;
+use crate::grammar::GrammarProgress;
 use crate::model::{BlockId, Chunk, PromptLogprobs, SampleSpec, SampledToken, TokenHistory, TokenScore};
 use crate::prefix::Prefix;
 use crate::sequence::PromptScores;
@@ -44,6 +45,8 @@ pub(super) struct Tracked {
     prefix: Prefix,
     /// Its reader is slow.
     pub is_paused: bool,
+    /// Where it stands in its grammar.
+    grammar: Option<Arc<GrammarProgress>>,
     /// The prompt's scores so far; `None` if there is nothing (more) to score.
     scores: Option<PromptScores>,
 }
@@ -53,7 +56,18 @@ impl Tracked {
         // With output, the prompt was scored before the first token of it.
         let scores = (sequence.prompt_logprobs.is_some() && sequence.output.is_empty()).then(Vec::new);
         let prefix = Prefix::Root(sequence.cache_salt.clone());
-        Self { sequence, num_computed: 0, blocks: Vec::new(), num_kept: 0, prefix, is_paused: false, scores }
+        let grammar = sequence.grammar.clone();
+        let grammar = grammar.map(|grammar| Arc::new(GrammarProgress::new(grammar, &sequence.output)));
+        Self {
+            sequence,
+            num_computed: 0,
+            blocks: Vec::new(),
+            num_kept: 0,
+            prefix,
+            is_paused: false,
+            grammar,
+            scores,
+        }
     }
 
     /// The blocks that hold the beginning of its tokens, computed by whoever. The last known token is always computed
@@ -137,6 +151,7 @@ impl Tracked {
                 history: params
                     .needs_history()
                     .then(|| TokenHistory { prompt: prompt.clone(), output: output.clone() }),
+                grammar: self.grammar.clone(),
             }),
             prompt_logprobs: self.scores.as_ref().and(*prompt_logprobs).map(|num_top| PromptLogprobs {
                 num_top,
@@ -188,6 +203,8 @@ impl Tracked {
             Some(SequenceEnd::Eos)
         } else if params.stop_token_ids.contains(&token_id) {
             Some(SequenceEnd::StopToken(token_id))
+        } else if self.grammar.as_ref().is_some_and(|grammar| grammar.is_complete()) {
+            Some(SequenceEnd::Complete)
         } else {
             self.is_generated().then_some(SequenceEnd::Length)
         }

@@ -5,16 +5,16 @@
 
 mod detokenizer;
 mod infill;
-mod output;
-mod pieces;
+pub(crate) mod output;
+pub(crate) mod pieces;
 mod prompt;
 mod question;
 mod shorten;
 mod stop;
 mod template;
 #[cfg(test)]
-mod tests;
-mod tokenizer;
+pub(crate) mod tests;
+pub(crate) mod tokenizer;
 
 use std::sync::Arc;
 
@@ -30,19 +30,21 @@ use self::infill::Infill;
 use self::output::{ReasoningSyntax, ResponseTemplate, Signs, ToolSyntax};
 use self::template::ChatTemplates;
 use self::tokenizer::ModelTokenizer;
+use crate::grammar::Grammars;
 use crate::{GenerationDefaults, LoadError, ModelFiles, TokenScore};
 
 /// All that a model needs to read and write text. Made once at load, shared by its requests.
 pub struct TextProcessor {
-    tokenizer: ModelTokenizer,
+    tokenizer: Arc<ModelTokenizer>,
+    pub(crate) grammars: Grammars,
     templates: Option<ChatTemplates>,
     template_kwargs: Map<String, Value>,
     generation_defaults: GenerationDefaults,
     infill: Option<Infill>,
     /// How the model marks reasoning, if it is known to reason.
-    reasoning_syntax: Option<ReasoningSyntax>,
+    pub(crate) reasoning_syntax: Option<ReasoningSyntax>,
     /// How the model calls tools, if it is known to.
-    tool_syntax: Option<ToolSyntax>,
+    pub(crate) tool_syntax: Option<ToolSyntax>,
     /// How the repository says that answers are read, if it does; then they are read so.
     response_template: Option<Arc<ResponseTemplate>>,
     /// Special tokens that the response template reads.
@@ -122,6 +124,7 @@ impl TextProcessor {
             },
             _ => None,
         };
+        let tokenizer = Arc::new(tokenizer);
         Ok(Self {
             response_marks: tokenizer.special_ids(|token| response_words.contains(token)),
             response_template,
@@ -130,6 +133,7 @@ impl TextProcessor {
             tool_syntax,
             template_kwargs: options.template_kwargs.clone(),
             generation_defaults,
+            grammars: Grammars::new(tokenizer.clone()),
             tokenizer,
             templates,
         })

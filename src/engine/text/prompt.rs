@@ -27,6 +27,8 @@ impl TextProcessor {
         let text = self.render(chat)?;
         let ids = self.encode(&text, false)?;
         let has_tools = !chat.tools.is_empty() && chat.tool_choice != ToolChoice::None;
+        // Calls that a grammar sees to are written in the markup of a family, and read by its parser.
+        let is_held = self.holds_calls(chat);
         let output = OutputFormat {
             parse_reasoning: self.reasoning_syntax.is_some(),
             starts_in_reasoning: self
@@ -34,14 +36,18 @@ impl TextProcessor {
                 .is_some_and(|syntax| ends_in_reasoning(&text, chat, syntax)),
             parse_tool_calls: has_tools
                 && match &self.response_template {
-                    Some(template) => template.has_calls(),
-                    None => self.tool_syntax.is_some(),
+                    Some(template) if !is_held => template.has_calls(),
+                    _ => self.tool_syntax.is_some() || chat.tool_choice.is_forced(),
                 },
             only_first_tool_call: !chat.parallel_tool_calls,
             call_id_seed: 0,
             tools: Arc::from(chat.tools.as_slice()),
             allowed_tools: allowed_tools(&chat.tool_choice),
-            prompt_tail: self.response_template.as_ref().map(|template| template.prompt_tail(&text).into()),
+            prompt_tail: self
+                .response_template
+                .as_ref()
+                .filter(|_| !is_held)
+                .map(|template| template.prompt_tail(&text).into()),
             is_call_forced: matches!(chat.tool_choice, ToolChoice::Function(_)),
         };
         self.finish_prompt(ids, text, output, "messages")

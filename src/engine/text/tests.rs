@@ -38,6 +38,11 @@ fn added(first_id: usize, tokens: &[(&str, bool)]) -> Value {
 }
 
 fn byte_level_json() -> Value {
+    byte_level_with(&[])
+}
+
+/// With more added tokens.
+fn byte_level_with(marks: &[(&str, bool)]) -> Value {
     let mut chars: Vec<char> = (0..0x144)
         .filter_map(char::from_u32)
         .filter(|char| byte_level(&char.to_string()).len() == 1 && !char.is_control())
@@ -61,6 +66,7 @@ fn byte_level_json() -> Value {
         ("<|fim_middle|>", false),
         ("<|fim_suffix|>", false),
     ];
+    let specials = [&specials, marks].concat();
     json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
         "added_tokens": added(words.len(), &specials),
@@ -68,6 +74,40 @@ fn byte_level_json() -> Value {
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
         "model": {"type": "BPE", "vocab": vocab, "merges": ["t h", "Ġ th", "Ã ©", "ð Ł", "ĺ Ģ", "ðŁ ĺĢ"]},
     })
+}
+
+/// A byte-level processor with more added tokens, and a template that shows no family's calls.
+pub(crate) fn load_with_marks(marks: &[(&str, bool)], options: &TextOptions) -> TextProcessor {
+    let template = TEMPLATE.replace("<tool_call>", "(tools)");
+    let files = files(&[
+        ("tokenizer.json", byte_level_with(marks)),
+        ("tokenizer_config.json", json!({"eos_token": "<|im_end|>", "chat_template": template})),
+        ("config.json", json!({"model_type": "acme"})),
+    ]);
+    TextProcessor::load(&files, options).expect("it loads")
+}
+
+/// A byte-level processor that shows nothing of how its model might call tools.
+pub(crate) fn load_without_calls() -> TextProcessor {
+    let tokenizer = byte_level_with(&[]).to_string().replace("tool_call", "other_mark");
+    let files = files(&[
+        ("tokenizer.json", tokenizer.into()),
+        ("tokenizer_config.json", json!({"eos_token": "<|im_end|>", "chat_template": "{{ messages }}"})),
+        ("config.json", json!({"model_type": "acme"})),
+    ]);
+    TextProcessor::load(&files, &TextOptions::default()).expect("it loads")
+}
+
+impl TextProcessor {
+    /// The ids of a text.
+    pub(crate) fn ids(&self, text: &str) -> Vec<u32> {
+        self.tokenizer.encode(text, false).expect("it encodes")
+    }
+
+    /// The text of ids, special tokens included.
+    pub(crate) fn told(&self, ids: &[u32]) -> String {
+        self.tokenizer.decode(ids, false)
+    }
 }
 
 fn metaspace_json() -> Value {
@@ -104,13 +144,13 @@ fn load_byte_level(options: &TextOptions) -> Result<TextProcessor, LoadError> {
     TextProcessor::load(&files, options)
 }
 
-fn metaspace_processor() -> Arc<TextProcessor> {
+pub(crate) fn metaspace_processor() -> Arc<TextProcessor> {
     let config = json!({"bos_token": "<s>", "eos_token": {"content": "</s>"}});
     let files = files(&[("tokenizer.json", metaspace_json()), ("tokenizer_config.json", config)]);
     Arc::new(TextProcessor::load(&files, &TextOptions::default()).expect("it loads"))
 }
 
-fn params(processor: &TextProcessor, options: &SamplingOptions) -> SamplingParams {
+pub(crate) fn params(processor: &TextProcessor, options: &SamplingOptions) -> SamplingParams {
     let limits = ResolveLimits {
         num_prompt_tokens: 1,
         max_model_len: 1 << 20,

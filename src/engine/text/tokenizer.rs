@@ -24,6 +24,8 @@ pub(crate) struct ModelTokenizer {
     /// Named tokens (`bos_token`, `eos_token`, …) as templates see them, in the config's order.
     named: Map<String, Value>,
     vocab_size: usize,
+    /// Special tokens, by their content.
+    special_tokens: Vec<(u32, String)>,
 }
 
 impl ModelTokenizer {
@@ -50,7 +52,10 @@ impl ModelTokenizer {
     pub(crate) fn from_parts(inner: Tokenizer, named: Map<String, Value>) -> Self {
         let pieces = Pieces::of(&inner);
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
-        Self { inner, pieces, named, vocab_size }
+        let added = inner.get_added_tokens_decoder();
+        let special = added.into_iter().filter(|(_, token)| token.special && !token.content.is_empty());
+        let special_tokens = special.map(|(id, token)| (id, token.content)).collect();
+        Self { inner, pieces, named, vocab_size, special_tokens }
     }
 
     /// Token ids are below this.
@@ -88,6 +93,11 @@ impl ModelTokenizer {
         let added = self.inner.get_added_tokens_decoder();
         let wanted = added.iter().filter(|(_, token)| token.special && is_wanted(&token.content));
         wanted.map(|(id, _)| *id).collect()
+    }
+
+    /// The tokens that are left out where special tokens are skipped, in no particular order.
+    pub(crate) fn special_tokens(&self) -> &[(u32, String)] {
+        &self.special_tokens
     }
 
     /// How the vocabulary spells text.

@@ -65,7 +65,8 @@ fn generate(weights: &Arc<dyn Weights>, prompt: &[u32], num_tokens: usize) -> Ve
     let params = Arc::new(greedy());
     let (mut next, mut start, mut found) = (prompt.to_vec(), 0, Vec::new());
     for num_generated in 0..num_tokens as u32 {
-        let sample = SampleSpec { params: params.clone(), choice: 0, num_generated, history: None };
+        let sample =
+            SampleSpec { params: params.clone(), choice: 0, num_generated, history: None, grammar: None };
         let chunk = Chunk {
             sequence: SequenceId { request: RequestKey(0), choice: 0 },
             token_ids: next.clone(),

@@ -178,6 +178,7 @@ fn step(model: &mut dyn Model, running: &mut [Running], num_tokens: usize, chunk
             choice: 0,
             num_generated: (sequence.tokens.len() - sequence.num_prompt) as u32,
             history: None,
+            grammar: None,
         });
         plan.chunks.push(Chunk {
             sequence: SequenceId { request: RequestKey(index as u64), choice: 0 },

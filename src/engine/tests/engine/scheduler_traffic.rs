@@ -101,7 +101,8 @@ impl Client {
         let mut output = Vec::new();
         for num_generated in 0..params.max_tokens {
             let hash = hash_tokens(self.sequence.prompt.iter().chain(&output).copied());
-            let spec = SampleSpec { params: params.clone(), choice: 0, num_generated, history: None };
+            let spec =
+                SampleSpec { params: params.clone(), choice: 0, num_generated, history: None, grammar: None };
             output.push(FakeRule::Hash(RULE).next(hash, &spec));
             if output.ends_with(&[EOS]) {
                 return (output, Some(SequenceEnd::Eos));
@@ -143,6 +144,7 @@ impl Traffic {
                         .collect(),
                     output: Vec::new(),
                     params,
+                    grammar: None,
                     priority,
                     prompt_logprobs: is_scored.then_some(1),
                     cache_salt: self.num_admitted.is_multiple_of(4).then(|| "salt".into()),
@@ -241,7 +243,8 @@ impl Traffic {
     fn take(&mut self, news: News) {
         let (News::PromptScored { sequence, .. }
         | News::Sampled { sequence, .. }
-        | News::Complete { sequence }) = &news;
+        | News::Complete { sequence }
+        | News::Failed { sequence, .. }) = &news;
         let client = self.clients.get_mut(sequence).expect("there is no news of those who left");
         assert!(!client.is_ended, "nothing comes after the end");
         match news {
@@ -254,6 +257,7 @@ impl Traffic {
                 (client.end, client.is_ended) = (end, end.is_some());
             }
             News::Complete { .. } => client.is_ended = true,
+            News::Failed { why, .. } => panic!("{why}"),
         }
     }
 

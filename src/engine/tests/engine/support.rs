@@ -43,6 +43,7 @@ pub fn sequence(number: u64, num_prompt_tokens: usize, max_tokens: u32) -> Seque
         prompt: (0..num_prompt_tokens).map(|position| (number as u32 + position as u32) % EOS).collect(),
         output: Vec::new(),
         params: params(max_tokens, |_| ()),
+        grammar: None,
         priority: 0,
         prompt_logprobs: None,
         cache_salt: None,

@@ -120,6 +120,9 @@ pub fn tool_call_parsers() -> impl Iterator<Item = &'static str> {
 }
 
 impl ToolSyntax {
+    /// For a model without a markup of its own, where a call is forced.
+    pub(crate) const FALLBACK: Self = Self::LlamaJson;
+
     /// By name.
     ///
     /// # Errors

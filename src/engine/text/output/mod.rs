@@ -40,6 +40,7 @@ use serde_json::Value;
 
 pub use self::choice::tool_call_parsers;
 pub(crate) use self::choice::{ReasoningSyntax, Signs, ToolSyntax};
+pub(crate) use self::reasoning::Tags;
 pub(crate) use self::response::ResponseTemplate;
 pub use self::trial::{read_with_parser, read_with_template};
 
@@ -100,7 +101,7 @@ impl OutputStream {
     pub fn new(processor: Arc<TextProcessor>, prompt: &PreparedPrompt, params: &SamplingParams) -> Self {
         let format = &prompt.output;
         let reasoning = processor.reasoning_syntax.filter(|_| format.parse_reasoning);
-        let tools = processor.tool_syntax.filter(|_| format.parse_tool_calls);
+        let tools = format.parse_tool_calls.then(|| processor.tool_syntax.unwrap_or(ToolSyntax::FALLBACK));
         let mut marks = reasoning.map_or_else(Vec::new, ReasoningSyntax::marks);
         marks.extend(tools.into_iter().flat_map(ToolSyntax::marks));
         let mut shown: Vec<u32> = marks.into_iter().filter_map(|mark| processor.tokenizer.id(mark)).collect();

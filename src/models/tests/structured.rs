@@ -1,0 +1,204 @@
+//! The grammar alone must carry it: random weights, a real tokenizer, and two hundred schemas that every answer obeys.
+
+#[path = "../../engine/grammar/tests/schemas.rs"]
+mod schemas;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candlewick_engine::grammar::{GrammarProgress, begin_masks, take_tokens};
+use candlewick_engine::text::{OutputStream, TextOptions, TextProcessor};
+use candlewick_engine::{
+    BlockId, Chunk, GenerationDefaults, KvCacheShape, LoadOptions, ModelFactory, ModelFile, ModelFiles,
+    ResolveLimits, SampleSpec, SamplingParams, SequenceId, StepPlan, Weights,
+};
+use candlewick_models::CandleFactory;
+use candlewick_protocol::{Constraint, Delta, JsonLayout, OutputForm, Prompt, RequestKey, SamplingOptions};
+use serde_json::Value;
+
+use schemas::{Rng, any_object, obeys};
+
+/// Sequences in one batch.
+const NUM_TOGETHER: usize = 20;
+const NUM_TOKENS_MAX: usize = 400;
+const BLOCK_SIZE: usize = 16;
+
+struct Fixture {
+    processor: Arc<TextProcessor>,
+    weights: Arc<dyn Weights>,
+}
+
+fn fixture(name: &str) -> Fixture {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/parity");
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(root.join(name).join("checkpoint")).unwrap() {
+        let path = entry.unwrap().path();
+        files.insert(path.file_name().unwrap().to_str().unwrap().to_owned(), ModelFile::Path(path));
+    }
+    let files = ModelFiles { files, gguf: None };
+    let factory = CandleFactory::new(Some(2)).unwrap();
+    Fixture {
+        processor: Arc::new(TextProcessor::load(&files, &TextOptions::default()).unwrap()),
+        weights: factory.load(&files, &LoadOptions::default(), &mut |_, _| true).unwrap(),
+    }
+}
+
+/// One answer in the making.
+struct Answer {
+    schema: Value,
+    params: Arc<SamplingParams>,
+    grammar: Arc<GrammarProgress>,
+    prompt: Vec<u32>,
+    output: Vec<u32>,
+    is_ended: bool,
+    stream: OutputStream,
+    text: String,
+}
+
+impl Answer {
+    fn new(fixture: &Fixture, seed: u64) -> Self {
+        let processor = &fixture.processor;
+        let schema = any_object(&mut Rng(seed));
+        let form = OutputForm::Json { schema: schema.clone(), layout: JsonLayout::Compact };
+        let prompt = Prompt::Text { text: "Say".into(), add_special_tokens: true };
+        let prepared = processor.prepare(&prompt).unwrap();
+        let constraint = Constraint { form, param: "form".into() };
+        let grammar = processor.grammar(&prompt, Some(&constraint), &prepared).unwrap().unwrap();
+        let options = SamplingOptions {
+            temperature: Some(1.0),
+            max_tokens: Some(NUM_TOKENS_MAX as u32),
+            ..SamplingOptions::default()
+        };
+        let limits = ResolveLimits {
+            num_prompt_tokens: prepared.token_ids.len(),
+            max_model_len: 1 << 20,
+            vocab_size: fixture.weights.info().vocab_size,
+            random_seed: seed,
+        };
+        let defaults = GenerationDefaults {
+            sampling: SamplingOptions::default(),
+            ..processor.generation_defaults().clone()
+        };
+        let params = Arc::new(SamplingParams::resolve(&options, &defaults, None, limits).unwrap());
+        Self {
+            schema,
+            stream: OutputStream::new(processor.clone(), &prepared, &params),
+            params,
+            grammar: Arc::new(GrammarProgress::new(grammar, &[])),
+            prompt: prepared.token_ids.to_vec(),
+            output: Vec::new(),
+            is_ended: false,
+            text: String::new(),
+        }
+    }
+
+    /// What is computed next; `place` is its place in the batch.
+    fn chunk(&self, place: usize) -> Chunk {
+        let known: Vec<u32> = self.prompt.iter().chain(&self.output).copied().collect();
+        let start = if self.output.is_empty() { 0 } else { known.len() - 1 };
+        let num_blocks = (NUM_TOKENS_MAX + self.prompt.len()).div_ceil(BLOCK_SIZE) + 1;
+        Chunk {
+            sequence: SequenceId { request: RequestKey(place as u64), choice: 0 },
+            token_ids: known[start..].to_vec(),
+            start,
+            block_table: (0..num_blocks).map(|block| BlockId((place * num_blocks + block) as u32)).collect(),
+            sample: Some(SampleSpec {
+                params: self.params.clone(),
+                choice: 0,
+                num_generated: self.output.len() as u32,
+                history: None,
+                grammar: Some(self.grammar.clone()),
+            }),
+            prompt_logprobs: None,
+        }
+    }
+
+    fn take(&mut self, token_id: u32) {
+        if self.params.is_end(token_id) {
+            self.is_ended = true;
+        } else {
+            self.output.push(token_id);
+            self.tell(token_id);
+            self.is_ended = self.grammar.is_complete();
+        }
+        if self.is_ended {
+            let rest = self.stream.finish();
+            self.text.extend(rest.into_iter().map(text_of));
+        }
+    }
+
+    fn tell(&mut self, token_id: u32) {
+        let told = self.stream.push(token_id).deltas;
+        self.text.extend(told.into_iter().map(text_of));
+    }
+}
+
+fn text_of(delta: Delta) -> String {
+    match delta {
+        Delta::Text(text) => text,
+        other => panic!("{other:?} is not text"),
+    }
+}
+
+/// Runs answers together to their ends, or as far as there is room.
+fn run(fixture: &Fixture, answers: &mut [Answer]) {
+    let num_blocks = ((NUM_TOKENS_MAX + 64).div_ceil(BLOCK_SIZE) + 1) * answers.len();
+    let shape = KvCacheShape { num_blocks: num_blocks as u32, block_size: BLOCK_SIZE as u32 };
+    let mut model = fixture.weights.start(shape).unwrap();
+    loop {
+        let open: Vec<usize> = (0..answers.len())
+            .filter(|place| !answers[*place].is_ended && answers[*place].output.len() < NUM_TOKENS_MAX)
+            .collect();
+        if open.is_empty() {
+            return;
+        }
+        let plan = StepPlan { chunks: open.iter().map(|place| answers[*place].chunk(*place)).collect() };
+        begin_masks(&plan);
+        let mut outcome = model.step(&plan).unwrap();
+        take_tokens(&plan, &mut outcome);
+        assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+        for (place, sampled) in open.into_iter().zip(outcome.sampled) {
+            answers[place].take(sampled.unwrap().token_id);
+        }
+    }
+}
+
+fn check(name: &str, seeds: std::ops::Range<u64>) {
+    let fixture = fixture(name);
+    let (mut num, mut num_ended) = (0, 0);
+    for first in seeds.clone().step_by(NUM_TOGETHER) {
+        let seeds = first..(first + NUM_TOGETHER as u64).min(seeds.end);
+        let mut answers: Vec<Answer> = seeds.map(|seed| Answer::new(&fixture, seed)).collect();
+        run(&fixture, &mut answers);
+        for answer in answers {
+            num += 1;
+            if !answer.is_ended {
+                continue;
+            }
+            num_ended += 1;
+            let Answer { text, schema, .. } = answer;
+            let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert!(obeys(&value, &schema, &schema), "{text} does not obey {schema}");
+        }
+    }
+    assert!(num_ended * 10 >= num * 9, "{name}: only {num_ended} of {num} came to an end");
+}
+
+#[test]
+fn random_weights_obey_two_hundred_schemas() {
+    check("qwen2-small-f32", 0..100);
+    check("llama-odd-bf16", 100..200);
+}
+
+#[test]
+fn an_answer_does_not_depend_on_its_batch() {
+    let fixture = fixture("qwen2-small-f32");
+    let mut together: Vec<Answer> = (0..8).map(|seed| Answer::new(&fixture, seed)).collect();
+    run(&fixture, &mut together);
+    for (seed, one) in (0..).zip(&together) {
+        let mut alone = [Answer::new(&fixture, seed)];
+        run(&fixture, &mut alone);
+        assert_eq!(alone[0].output, one.output);
+    }
+}
