@@ -125,6 +125,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DTYPE", help_heading = "Models")]
     pub dtype: Option<String>,
 
+    /// Quantise weights as they are loaded: int8, q8_0, q4_0, q4_1; q4_k, bnb-8bit and bnb-4bit mean the nearest of these
+    #[arg(long, value_name = "SCHEME", help_heading = "Models")]
+    pub quantization: Option<String>,
+
     /// Where to run: auto or cpu [default: auto]
     #[arg(long, value_name = "DEVICE", help_heading = "Models")]
     pub device: Option<String>,
@@ -236,9 +240,6 @@ pub struct ForeignArgs {
     #[arg(long, hide = true)]
     pub non_blocking: bool,
     /// Refused: not built yet
-    #[arg(long, value_name = "SCHEME")]
-    pub quantization: Option<String>,
-    /// Refused: not built yet
     #[arg(long, value_name = "FILE")]
     pub decision_config: Option<String>,
 }
@@ -246,12 +247,6 @@ pub struct ForeignArgs {
 impl ForeignArgs {
     /// One line for each flag that was given without effect. Fails where ignoring it would not do.
     pub fn explain(&self) -> Result<Vec<String>, String> {
-        if let Some(scheme) = &self.quantization {
-            return Err(format!(
-                "--quantization {scheme}: quantising at load is not built yet; leave the flag out to serve the weights as \
-                 they are, or choose a smaller model"
-            ));
-        }
         if self.decision_config.is_some() {
             return Err(
                 "--decision-config: typed decisions (/v1/systemone) are not built yet; leave the flag out"
@@ -308,6 +303,7 @@ impl ServeArgs {
             text("reasoning-field", &self.reasoning_field),
             text("tool-call-parser", &self.tool_call_parser),
             text("dtype", &self.dtype),
+            text("quantization", &self.quantization),
             text("device", &self.device),
             text("model-timeout", &self.model_timeout),
             text("max-model-len", &self.max_model_len),
@@ -431,7 +427,7 @@ mod tests {
     #[test]
     fn every_flag_reaches_its_setting() {
         let args = serve(
-            "org/m --host 0.0.0.0 --port 0 --api-key a --api-key b,c --enable-cors --dtype bfloat16 --device cpu \
+            "org/m --host 0.0.0.0 --port 0 --api-key a --api-key b,c --enable-cors --dtype bfloat16 --quantization q8_0 --device cpu \
              --model-timeout -1 --max-model-len 9 --default-seed 8 --reasoning on --chat-template t.jinja \
              --chat-template-kwargs {\"a\":1} --max-running 7 --max-queued 6 --kv-cache-memory 5MiB --threads 4 \
              --cb-block-size 3 --cb-max-batch-tokens 2 --cb-max-memory-percent 0.5 --cache-dir c --log-level debug \
@@ -482,7 +478,6 @@ mod tests {
                 .explain();
         assert_eq!(explained.expect("accepted").len(), 4);
         assert!(serve("").foreign.explain().expect("nothing to explain").is_empty());
-        assert!(serve("--quantization bnb-4bit").foreign.explain().unwrap_err().contains("not built yet"));
         assert!(serve("--decision-config d.json").foreign.explain().unwrap_err().contains("not built yet"));
     }
 }

@@ -260,6 +260,9 @@ fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSettin
         None => None,
         Some(template) => Some(template.read()?),
     };
+    if let Some(line) = models.quantization.explain() {
+        tracing::info!("{line}");
+    }
     Ok(TreeSettings {
         pinned: models.pinned.clone(),
         model_timeout: models.model_timeout,
@@ -273,7 +276,7 @@ fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSettin
         prefix_caching: engine.prefix_caching,
         stream_capacity: engine.stream_capacity,
         default_seed: models.default_seed,
-        load: LoadOptions { dtype: models.dtype },
+        load: LoadOptions { dtype: models.dtype, quantization: models.quantization.scheme() },
         text: TextOptions {
             chat_template,
             template_kwargs: models.template_kwargs.clone(),

@@ -14,7 +14,7 @@ use candlewick_protocol::ModelRef;
 use serde_json::{Map, Value};
 
 pub use crate::settings_layers::{FlagValue, Place, Problem, SettingsError, SettingsFile, Sources};
-pub use crate::settings_units::{LogFormat, ReasoningField};
+pub use crate::settings_units::{LogFormat, ReasoningField, WeightQuantization};
 
 use crate::settings_layers::{API_KEYS, Layered};
 use crate::settings_raw::{RawEngine, RawHub, RawLog, RawModels, RawServer, RawSettings, RawStore};
@@ -83,6 +83,8 @@ pub struct ModelSettings {
     pub load_failure_ttl: Duration,
     /// Precision of the weights.
     pub dtype: DType,
+    /// What weights are quantised to as they are loaded.
+    pub quantization: WeightQuantization,
     /// Longest context in tokens, if shorter than the model's.
     pub max_model_len: Option<usize>,
     /// What reads tool calls; `None` is what a model's template shows.
@@ -366,6 +368,7 @@ impl Check<'_> {
                 WeightType::Float16 => DType::F16,
                 WeightType::Bfloat16 => DType::Bf16,
             },
+            quantization: raw.quantization,
             max_model_len: raw.max_model_len.0.map(|len| self.count("models.max_model_len", len)),
             default_seed: raw.default_seed.0,
             chat_template: match raw.chat_template.as_str() {

@@ -30,6 +30,7 @@ pub const SHORT_NAMES: &[(&str, &str)] = &[
     ("allowed-origins", "server.allowed_origins"),
     ("reasoning-field", "server.reasoning_field"),
     ("dtype", "models.dtype"),
+    ("quantization", "models.quantization"),
     ("device", "models.device"),
     ("model-timeout", "models.model_timeout"),
     ("max-model-len", "models.max_model_len"),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings_units::{
     AUTO, Auto, ByteSize, Device, JsonTable, Limit, LogFormat, Reasoning, ReasoningField, Span, TextList,
-    WeightType,
+    WeightQuantization, WeightType,
 };
 
 /// Everything that can be set.
@@ -101,6 +101,8 @@ pub struct RawModels {
     pub load_failure_ttl: Span,
     /// Precision of the weights.
     pub dtype: WeightType,
+    /// What weights are quantised to as they are loaded.
+    pub quantization: WeightQuantization,
     /// Where to run.
     pub device: Device,
     /// Longest context in tokens.
@@ -124,6 +126,7 @@ impl Default for RawModels {
             model_timeout: Limit(Some(Duration::from_secs(300))),
             load_failure_ttl: Span(Duration::from_secs(10)),
             dtype: WeightType::Auto,
+            quantization: WeightQuantization::None,
             device: Device::Auto,
             max_model_len: Auto(None),
             default_seed: Auto(None),

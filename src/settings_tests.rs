@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use candlewick_engine::Quantization;
 use config::ValueKind;
 
 use crate::settings::{ChatTemplate, FlagValue, KvCacheSize, Settings, SettingsFile, Sources};
@@ -181,6 +182,20 @@ fn wrong_values_are_refused_with_the_place() {
     refused("", &[], &[("chat-template-kwargs", "[1]")], &["JSON object"]);
     refused("", &[], &[("log-level", "loud")], &["`loud`", "`warning`"]);
     refused("[server\n", &[], &[], &["/etc/candlewick.toml:1", "not valid TOML"]);
+}
+
+#[test]
+fn other_tools_names_of_quantisations_mean_the_nearest_of_ours_and_are_explained() {
+    let set = |name: &str| load("", &[], &[("quantization", name)]).models.quantization;
+    let scheme = |name: &str| set(name).scheme();
+    assert_eq!(scheme("none"), None);
+    assert_eq!((scheme("bnb-8bit"), scheme("q8_0")), (Some(Quantization::Q8_0), Some(Quantization::Q8_0)));
+    assert_eq!((scheme("bnb-4bit"), scheme("Q4_K")), (Some(Quantization::Q4_1), Some(Quantization::Q4_1)));
+    assert_eq!((scheme("int8"), scheme("q4_0")), (Some(Quantization::Int8), Some(Quantization::Q4_0)));
+    let line = set("bnb-4bit").explain().expect("it goes by another name");
+    assert!(line.contains("`bnb-4bit` is made here as q4_1"), "{line}");
+    assert_eq!(set("q8_0").explain(), None);
+    refused("", &[], &[("quantization", "gptq")], &["flag --quantization", "`gptq`", "`q8_0`"]);
 }
 
 #[test]

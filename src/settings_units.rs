@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use candlewick_engine::Quantization;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -349,6 +350,51 @@ choices! {
         Float16 = "float16" | "f16" | "half",
         /// Brain floats.
         Bfloat16 = "bfloat16" | "bf16",
+    }
+}
+
+choices! {
+    /// What weights are quantised to as they are loaded, under our names and those of other tools.
+    WeightQuantization {
+        /// Not at all.
+        None = "none" | "off",
+        /// 8 bits, a scale for each output.
+        Int8 = "int8",
+        /// 8 bits, a scale for each 32 weights.
+        Q8_0 = "q8_0" | "q8",
+        /// 4 bits, a scale for each 32 weights.
+        Q4_0 = "q4_0" | "q4",
+        /// 4 bits, a scale and an offset for each 32 weights.
+        Q4_1 = "q4_1",
+        /// llama.cpp's 4 bits.
+        Q4K = "q4_k" | "q4_k_m" | "q4_k_s",
+        /// 8 bits of bitsandbytes.
+        Bnb8Bit = "bnb-8bit",
+        /// 4 bits of bitsandbytes.
+        Bnb4Bit = "bnb-4bit",
+    }
+}
+
+impl WeightQuantization {
+    /// What it is here.
+    pub fn scheme(self) -> Option<Quantization> {
+        match self {
+            Self::None => None,
+            Self::Int8 => Some(Quantization::Int8),
+            Self::Q8_0 | Self::Bnb8Bit => Some(Quantization::Q8_0),
+            Self::Q4_0 => Some(Quantization::Q4_0),
+            Self::Q4_1 | Self::Q4K | Self::Bnb4Bit => Some(Quantization::Q4_1),
+        }
+    }
+
+    /// What it is here in words, if it goes by another name.
+    pub fn explain(self) -> Option<String> {
+        let nearest = match self {
+            Self::Bnb8Bit => "q8_0: 8 bits, a scale for each 32 weights",
+            Self::Q4K | Self::Bnb4Bit => "q4_1: 4 bits, a scale and an offset for each 32 weights",
+            Self::None | Self::Int8 | Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => return None,
+        };
+        Some(format!("quantization `{self}` is made here as {nearest}"))
     }
 }
 

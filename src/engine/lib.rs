@@ -21,8 +21,8 @@ pub mod text;
 pub use error::{LoadError, StepError};
 pub use model::{
     BlockId, Chunk, DType, KvCacheShape, LoadOptions, Model, ModelFactory, ModelInfo, PromptLogprobs,
-    RowFailure, SampleSpec, SampledToken, SequenceId, StepOutcome, StepPlan, TokenHistory, TokenScore,
-    Weights,
+    Quantization, RowFailure, SampleSpec, SampledToken, SequenceId, StepOutcome, StepPlan, TokenHistory,
+    TokenScore, Weights,
 };
 pub use sampling::{GenerationDefaults, ResolveLimits, SamplingParams};
 pub use scheduler::{News, Scheduler, SchedulerCounts, SchedulerLimits};

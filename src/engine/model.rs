@@ -205,11 +205,28 @@ pub enum DType {
     Bf16,
 }
 
+/// What matrices are turned into as they are loaded, if not kept as they are stored. Norms and biases are never quantised,
+/// and the output head, where an error goes straight into the answer, never below 8 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(non_camel_case_types)]
+pub enum Quantization {
+    /// 8 bits, a scale for each output.
+    Int8,
+    /// 8 bits, a scale for each 32 weights: the content of GGUF's Q8_0.
+    Q8_0,
+    /// 4 bits, a scale for each 32 weights: the content of Q4_0.
+    Q4_0,
+    /// 4 bits, a scale and an offset for each 32 weights: the content of Q4_1, which holds that of Q4_K too.
+    Q4_1,
+}
+
 /// How to load a model.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Precision of the weights.
+    /// Precision of the weights that are not quantised.
     pub dtype: DType,
+    /// What matrices are quantised to. Those that a file has quantised already stay as they are.
+    pub quantization: Option<Quantization>,
 }
 
 /// Makes models of files. Handed in by the program's root, so that actors need not know candle.

@@ -24,6 +24,7 @@ mod llama;
 pub mod measure;
 mod mistral;
 mod model;
+mod packing;
 mod qwen2;
 mod qwen3;
 mod rng;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use candlewick_engine::gguf::TensorType;
-use candlewick_engine::{DType, LoadError, ModelFile, ModelFiles};
+use candlewick_engine::{DType, LoadError, LoadOptions, ModelFile, ModelFiles};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
@@ -21,9 +21,10 @@ use serde_json::Value;
 
 use crate::ggml;
 use crate::gguf::{self, RowOrder};
-use crate::kernels::packed::pack::{Packing, Source, Stored as Rows, pack};
-use crate::kernels::packed::{EXACT_MAX, Kind, Packed};
+use crate::kernels::packed::pack::Packing;
+use crate::kernels::packed::{Kind, Packed};
 use crate::kernels::pages::Arena;
+use crate::packing::{self, Matrix, Role, pack_matrices};
 
 /// The file of a checkpoint that is not sharded.
 const SINGLE: &str = "model.safetensors";
@@ -243,7 +244,7 @@ fn shard_names(index: &Value) -> Result<Vec<String>, LoadError> {
 /// Reads the tensors that a model asks for, counts them, and reports progress.
 pub(crate) struct WeightReader<'a> {
     checkpoint: &'a Checkpoint,
-    dtype: DType,
+    options: LoadOptions,
     on_progress: &'a mut dyn FnMut(u64, u64) -> bool,
     read: HashSet<String>,
     /// Where packed matrices lie.
@@ -255,15 +256,15 @@ pub(crate) struct WeightReader<'a> {
 }
 
 impl<'a> WeightReader<'a> {
-    /// A reader that keeps matrices in `dtype`.
+    /// A reader that keeps matrices as the options say.
     pub(crate) fn new(
         checkpoint: &'a Checkpoint,
-        dtype: DType,
+        options: LoadOptions,
         on_progress: &'a mut dyn FnMut(u64, u64) -> bool,
     ) -> Self {
         Self {
             checkpoint,
-            dtype,
+            options,
             on_progress,
             read: HashSet::new(),
             arena: Arena::default(),
@@ -287,7 +288,7 @@ impl<'a> WeightReader<'a> {
         let entry = self.checkpoint.entry(name, &shape)?;
         let Stored::As(stored) = entry.stored else { return Err(self.unsupported(name, entry)) };
         let data = &*self.checkpoint.ordered(entry);
-        let target = match (self.dtype, stored) {
+        let target = match (self.options.dtype, stored) {
             (DType::Bf16, _) | (DType::Auto, TensorType::BF16) => TensorType::BF16,
             (DType::F16, _) | (DType::Auto, TensorType::F16) => TensorType::F16,
             // Blocks come out in whole: nothing of what they mean is lost.
@@ -310,52 +311,27 @@ impl<'a> WeightReader<'a> {
         Ok(tensor)
     }
 
-    /// Matrices over the same inputs as one, packed for products; each part is a name and a number of outputs. Kept in
-    /// the type that weights are kept in, or that the first is stored in.
+    /// Matrices over the same inputs as one, packed for products; each part is a name and a number of outputs.
     pub(crate) fn packed(
         &mut self,
         parts: &[(&str, usize)],
         num_in: usize,
         packing: Packing,
+        role: Role,
     ) -> Result<Packed, LoadError> {
         let mut matrices = Vec::with_capacity(parts.len());
-        for &(name, num_out) in parts {
-            let entry = self.checkpoint.entry(name, &[num_out, num_in])?;
+        for &(name, num_rows) in parts {
+            let entry = self.checkpoint.entry(name, &[num_rows, num_in])?;
             let Stored::As(stored) = entry.stored else { return Err(self.unsupported(name, entry)) };
-            let row_bytes = stored.bytes(num_in).ok_or_else(|| self.unsupported(name, entry))?;
-            let data = self.checkpoint.data(entry);
-            let decode = move |row: usize, out: &mut [f32]| {
-                let is_read = ggml::decode(stored, &data[row * row_bytes..][..row_bytes], out);
-                assert!(is_read, "a type whose blocks are known is read");
-            };
-            let order = move |row: usize| entry.order.stored_row(row);
-            matrices.push((num_out, stored, data, entry.order, decode, order));
+            matrices.push(Matrix {
+                stored,
+                bytes: self.checkpoint.data(entry),
+                num_rows,
+                order: entry.order,
+            });
         }
-        let num_weights: usize = parts.iter().map(|(_, num_out)| num_out * num_in).sum();
-        let kind = match self.dtype {
-            DType::Auto => kind_for(matrices.iter().map(|(_, stored, ..)| *stored), num_weights),
-            DType::F32 => Kind::F32,
-            DType::F16 => Kind::F16,
-            DType::Bf16 => Kind::Bf16,
-        };
-        let sources: Vec<_> = matrices
-            .iter()
-            .map(|(rows, stored, data, row_order, decode, order)| Source {
-                rows: *rows,
-                stored: match stored {
-                    TensorType::F32 => Rows::F32(data),
-                    TensorType::F16 => Rows::F16(data),
-                    TensorType::BF16 => Rows::Bf16(data),
-                    TensorType::Q8_0 => Rows::Q8_0(data),
-                    TensorType::Q4_0 => Rows::Q4_0(data),
-                    TensorType::Q4_1 => Rows::Q4_1(data),
-                    TensorType::Q4_K => Rows::Q4K(data),
-                    _ => Rows::Rows(decode),
-                },
-                order: (*row_order != RowOrder::AsStored).then_some(order),
-            })
-            .collect();
-        let packed = pack(kind, num_in, &sources, packing, &self.arena).map_err(|error| {
+        let kind = packing::kind(&matrices, num_in, role, &self.options);
+        let packed = pack_matrices(kind, num_in, &matrices, packing, &self.arena).map_err(|error| {
             let names: Vec<_> = parts.iter().map(|(name, _)| *name).collect();
             LoadError::OutOfMemory(format!("no memory for {}: {error}", names.join(", ")))
         })?;
@@ -366,11 +342,20 @@ impl<'a> WeightReader<'a> {
         Ok(packed)
     }
 
+    /// Whether a matrix is kept in fewer bits than a float has.
+    pub(crate) fn is_quantized(&self, name: &str, [num_rows, num_in]: [usize; 2], role: Role) -> bool {
+        let Some(Entry { stored: Stored::As(stored), order, .. }) = self.checkpoint.tensors.get(name) else {
+            return false;
+        };
+        let matrix = Matrix { stored: *stored, bytes: &[], num_rows, order: *order };
+        !matches!(packing::kind(&[matrix], num_in, role, &self.options), Kind::F32 | Kind::F16 | Kind::Bf16)
+    }
+
     /// A bias or a norm's weight: always kept in `f32`, but rounded to the type that weights are kept in.
     pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
         let entry = self.checkpoint.entry(name, &[len])?;
         let Stored::As(stored) = entry.stored else { return Err(self.unsupported(name, entry)) };
-        let round = match self.dtype {
+        let round = match self.options.dtype {
             DType::Auto | DType::F32 => |x: f32| x,
             DType::F16 => |x: f32| f16::from_f32(x).to_f32(),
             DType::Bf16 => |x: f32| bf16::from_f32(x).to_f32(),
@@ -403,27 +388,6 @@ impl<'a> WeightReader<'a> {
             Err(LoadError::Internal("loading was stopped".into()))
         }
     }
-}
-
-/// What a matrix is packed as, by what its parts are stored as: their own kind, if they share one. Blocks of others are
-/// rounded to eight bits with a scale for 32, and what is so small that nothing would be saved is kept in whole.
-fn kind_for(stored: impl Iterator<Item = TensorType>, num_weights: usize) -> Kind {
-    let kinds = stored.map(|stored| match stored {
-        TensorType::F32 => Kind::F32,
-        TensorType::F16 => Kind::F16,
-        TensorType::BF16 => Kind::Bf16,
-        TensorType::Q4_0 => Kind::Q4,
-        TensorType::Q4_1 | TensorType::Q4_K => Kind::Q4Affine,
-        _ => Kind::Q8,
-    });
-    let is_float = |kind| matches!(kind, Kind::F32 | Kind::F16 | Kind::Bf16);
-    let shared = kinds.reduce(|one, other| match (one, other) {
-        _ if one == other => one,
-        _ if is_float(one) || is_float(other) => Kind::F32,
-        _ => Kind::Q8,
-    });
-    let shared = shared.expect("a product has at least one matrix");
-    if !is_float(shared) && num_weights <= EXACT_MAX { Kind::F32 } else { shared }
 }
 
 /// The elements of a stored tensor, each through `convert`; `None` if they are of a type that is not read.

@@ -8,6 +8,7 @@ mod download;
 mod edges;
 mod faults;
 mod fuzz;
+mod gguf;
 #[path = "../../src/hub/tests/support/hub.rs"]
 mod hub;
 mod loading;

@@ -56,6 +56,34 @@ fn texts_are_cut_as_the_vocabulary_s_own_library_cuts_them() {
     }
 }
 
+/// The header of `words.gguf` with another pre-tokenizer.
+fn words_under(pre: &str) -> Header {
+    let mut bytes = std::fs::read(folder().join("words.gguf")).unwrap();
+    let key = b"tokenizer.ggml.pre";
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
+    let old = 8 + "default".len();
+    bytes.splice(at..at + old, Bytes::default().text(pre).0);
+    Header::read("words.gguf", &ModelFile::Made(bytes.into())).expect("the header is good")
+}
+
+#[test]
+fn texts_are_cut_as_llama_cpp_cuts_them_under_each_name_of_a_pre_tokenizer() {
+    let expected = std::fs::read(folder().join("pre_tokenizers.json")).unwrap();
+    let expected: Value = serde_json::from_slice(&expected).unwrap();
+    for (name, cases) in expected.as_object().unwrap() {
+        let json = super::tokenizer::tokenizer(&words_under(name)).expect("the name is known");
+        let tokenizer: tokenizers::Tokenizer = serde_json::from_value(json).expect("it is a tokenizer");
+        for case in cases.as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+            let found = tokenizer.encode_fast(text, false).expect("any text can be read");
+            assert_eq!(found.get_ids(), ids, "{name}: {text:?}");
+        }
+    }
+    let said = super::tokenizer::tokenizer(&words_under("klingon")).unwrap_err().to_string();
+    assert!(said.contains("\"klingon\" is not there") && said.contains("qwen2, deepseek-r1-qwen"), "{said}");
+}
+
 #[test]
 fn a_config_says_what_the_file_says() {
     let config = |first: &str| fixture(first).json("config.json").unwrap().unwrap();

@@ -213,7 +213,7 @@ impl Decoder {
         let norm = RmsNorm::load(weights, &format!("{prefix}norm"), config.hidden_size, config.rms_norm_eps)?;
         let head = match tied {
             Some(head) => head,
-            None => Linear::load(weights, "lm_head", [hidden, vocab], false)?,
+            None => Linear::head(weights, "lm_head", [hidden, vocab])?,
         };
         let rope = Rope::new(config.rope.clone(), config.heads.head_dim);
         Ok(Self { embedding, blocks, norm, head, rope })

@@ -13,6 +13,7 @@ use crate::kernels::lanes::Element;
 use crate::kernels::packed::Packed;
 use crate::kernels::packed::pack::Packing;
 use crate::kernels::rows::for_each_row;
+use crate::packing::Role;
 use crate::weights::WeightReader;
 
 /// A table of one vector for each token: plain, or packed where it is the head's weight too and lies there once.
@@ -24,14 +25,19 @@ pub(crate) enum Embedding {
 }
 
 impl Embedding {
-    /// Reads `{name}.weight`.
+    /// Reads `{name}.weight`. A table that is quantised anyway is packed, so that it stays so.
     pub(crate) fn load(
         weights: &mut WeightReader<'_>,
         name: &str,
         vocab_size: usize,
         width: usize,
     ) -> std::result::Result<Self, LoadError> {
-        Ok(Self::Plain(weights.matrix(&format!("{name}.weight"), [vocab_size, width])?))
+        let name = format!("{name}.weight");
+        if weights.is_quantized(&name, [vocab_size, width], Role::Head) {
+            let table = weights.packed(&[(&name, vocab_size)], width, Packing::Joined, Role::Head)?;
+            return Ok(Self::Packed(Arc::new(table)));
+        }
+        Ok(Self::Plain(weights.matrix(&name, [vocab_size, width])?))
     }
 
     /// Reads `{name}.weight` for an embedding and a head that share it.
@@ -42,7 +48,7 @@ impl Embedding {
         width: usize,
     ) -> std::result::Result<(Self, Linear), LoadError> {
         let name = format!("{name}.weight");
-        let table = Arc::new(weights.packed(&[(&name, vocab_size)], width, Packing::Joined)?);
+        let table = Arc::new(weights.packed(&[(&name, vocab_size)], width, Packing::Joined, Role::Head)?);
         Ok((Self::Packed(table.clone()), Linear::tied(table)))
     }
 

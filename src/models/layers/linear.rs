@@ -11,6 +11,7 @@ use super::slice::contiguous;
 use crate::kernels::activation::Activation;
 use crate::kernels::packed::pack::Packing;
 use crate::kernels::packed::{Epilogue, Kind, Packed};
+use crate::packing::Role;
 use crate::weights::WeightReader;
 
 /// `y = x · weightᵀ + bias`. The weight is packed in the type it is kept in; `x` and `y` are `f32`.
@@ -77,12 +78,23 @@ impl Linear {
         let names: Vec<_> = parts.iter().map(|(name, _)| format!("{name}.weight")).collect();
         let named: Vec<_> =
             names.iter().zip(parts).map(|(name, (_, num_out))| (name.as_str(), *num_out)).collect();
-        let weight = Arc::new(weights.packed(&named, num_in, packing)?);
+        let weight = Arc::new(weights.packed(&named, num_in, packing, Role::Layer)?);
         let mut joined = Vec::new();
         for (name, num_out) in parts.iter().filter(|_| bias) {
             joined.extend(weights.vector(&format!("{name}.bias"), *num_out)?);
         }
         Ok(Self { weight, bias: bias.then_some(joined), gate })
+    }
+
+    /// Reads `{name}.weight` as the way from the last layer to logits.
+    pub(crate) fn head(
+        weights: &mut WeightReader<'_>,
+        name: &str,
+        [num_in, num_out]: [usize; 2],
+    ) -> std::result::Result<Self, LoadError> {
+        let name = format!("{name}.weight");
+        let weight = weights.packed(&[(&name, num_out)], num_in, Packing::Joined, Role::Head)?;
+        Ok(Self::tied(Arc::new(weight)))
     }
 
     /// A layer that shares its weight with another: a head tied to the embedding.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candlewick_engine::{
-    BlockId, Chunk, KvCacheShape, LoadError, LoadOptions, ModelFactory, ModelFile, ModelFiles, ModelInfo,
-    SampleSpec, SamplingParams, SequenceId, StepPlan, Weights, files, gguf,
+    BlockId, Chunk, DType, KvCacheShape, LoadError, LoadOptions, ModelFactory, ModelFile, ModelFiles,
+    ModelInfo, Quantization, SampleSpec, SamplingParams, SequenceId, StepPlan, Weights, files, gguf,
 };
 use candlewick_models::CandleFactory;
 use candlewick_protocol::RequestKey;
@@ -111,6 +111,42 @@ fn answers_are_those_of_transformers_for_the_values_of_the_file() {
                     "{name}, case {index}: {found}, not {expected}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn an_explicit_precision_computes_with_exactly_the_values_of_the_file() {
+    let (files, expected) = fixture("qwen2-mixed");
+    let wide = load(&files, &LoadOptions { dtype: DType::F32, ..LoadOptions::default() }).unwrap();
+    let case = &expected["cases"][0];
+    let ids = |key: &str| -> Vec<u32> { serde_json::from_value(case[key].clone()).unwrap() };
+    let tokens: Vec<u32> = generate(&wide, &ids("prompt"), 12).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(tokens, ids("ids"));
+}
+
+#[test]
+fn quantising_at_load_saves_memory_and_costs_little() {
+    let (files, expected) = fixture("llama-spm-f32");
+    let exact = load(&files, &LoadOptions::default()).unwrap();
+    let bounds = [
+        (Quantization::Q8_0, 0.3, 0.35),
+        (Quantization::Int8, 0.4, 0.35),
+        // The embedding and the head, which are half of so small a model, stay in 8 bits.
+        (Quantization::Q4_1, 2.0, 0.3),
+        (Quantization::Q4_0, 2.0, 0.3),
+    ];
+    for (scheme, largest_error, share) in bounds {
+        let options = LoadOptions { quantization: Some(scheme), ..LoadOptions::default() };
+        let weights = load(&files, &options).unwrap();
+        let (found, whole) = (weights.info(), exact.info());
+        assert_eq!(found.num_parameters, whole.num_parameters);
+        let found = found.weight_bytes as f64 / whole.weight_bytes as f64;
+        assert!(found < share, "{scheme:?} takes {found} of the memory");
+        for case in expected["cases"].as_array().unwrap() {
+            let prompt: Vec<u32> = serde_json::from_value(case["prompt"].clone()).unwrap();
+            let (one, other) = (generate(&exact, &prompt, 1)[0], generate(&weights, &prompt, 1)[0]);
+            assert!((one.1 - other.1).abs() < largest_error, "{scheme:?}: {other:?}, not {one:?}");
         }
     }
 }

@@ -86,7 +86,7 @@ fn id(value: &Value) -> u32 {
 
 fn load(fixture: &Fixture, threads: usize, dtype: DType) -> Arc<dyn Weights> {
     let factory = CandleFactory::new(Some(threads)).unwrap();
-    factory.load(&fixture.files, &LoadOptions { dtype }, &mut |_, _| true).unwrap()
+    factory.load(&fixture.files, &LoadOptions { dtype, ..LoadOptions::default() }, &mut |_, _| true).unwrap()
 }
 
 fn greedy() -> SamplingParams {
