@@ -34,6 +34,8 @@ mod http_tests;
 mod scripted;
 #[cfg(test)]
 mod stream_tests;
+#[cfg(test)]
+mod whole_and_streamed_tests;
 
 use std::fmt;
 use std::io;

@@ -4,8 +4,13 @@ use std::sync::Arc;
 
 use candlewick_protocol::{ChatPrompt, Content, ContentPart, ErrorKind, Failure, Prompt, ToolChoice};
 
+use serde_json::Value;
+
 use super::output::ReasoningSyntax;
 use super::{OutputFormat, PreparedPrompt, TextProcessor};
+
+/// The variables by which templates turn reasoning on and off: Qwen's and most others', and that of DeepSeek and Granite.
+const THINKING_SWITCHES: &[&str] = &["enable_thinking", "thinking"];
 
 impl TextProcessor {
     /// Renders and tokenises a prompt. Blocks for as long as the text is long; the failure names the field at fault.
@@ -68,6 +73,12 @@ impl TextProcessor {
         };
         let mut variables = self.tokenizer.named_tokens().clone();
         variables.extend(self.template_kwargs.clone());
+        // A request that says how hard to think says whether to: over the server's setting, under its own variables.
+        if let Some(effort) = chat.template_kwargs.get("reasoning_effort").and_then(Value::as_str) {
+            for switch in THINKING_SWITCHES {
+                variables.insert((*switch).to_owned(), Value::Bool(effort != "none"));
+            }
+        }
         templates.render(chat, variables)
     }
 
