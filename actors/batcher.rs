@@ -10,7 +10,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use candlewick_engine::{
-    Model, News, Scheduler, SchedulerCounts, SchedulerLimits, Sequence, SequenceId, StepOutcome, StepPlan,
+    Branch, Model, News, Scheduler, SchedulerCounts, SchedulerLimits, Sequence, SequenceId, StepOutcome,
+    StepPlan,
 };
 use candlewick_protocol::{ErrorKind, Failure, RequestKey};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -40,6 +41,13 @@ pub enum BatcherMsg {
         solo: bool,
         /// How much news it may be sent before it grants more; at most [`NEWS_WINDOW`].
         credit: u32,
+    },
+    /// A search goes on: its sequences are replaced by those that go on from them.
+    Branch {
+        /// Whose search.
+        request: RequestKey,
+        /// What goes on from what.
+        branches: Vec<Branch>,
     },
     /// A sequence is complete: a stop string was found in its text.
     Cancel(SequenceId),
@@ -171,6 +179,7 @@ impl Actor for Batcher {
             BatcherMsg::Admit { request, sequences, actor, solo, credit } => {
                 state.admit(request, sequences, actor, solo, credit)
             }
+            BatcherMsg::Branch { request, branches } => state.branch(request, branches),
             BatcherMsg::Cancel(sequence) => state.cancel(sequence),
             BatcherMsg::Forget(request) => state.forget(request),
             BatcherMsg::Grant { request, num_news } => state.grant(request, num_news),
@@ -231,6 +240,14 @@ impl BatcherState {
         sequences.into_iter().for_each(|sequence| self.scheduler.admit(sequence));
         set_paused(&mut self.scheduler, &admitted, credit == 0);
         self.requests.insert(request, admitted);
+    }
+
+    fn branch(&mut self, request: RequestKey, branches: Vec<Branch>) {
+        // One that was forgotten meanwhile has nothing to go on from.
+        let Some(admitted) = self.requests.get_mut(&request) else { return };
+        admitted.sequences = branches.iter().map(|branch| branch.child.id).collect();
+        self.scheduler.branch(request, branches);
+        set_paused(&mut self.scheduler, admitted, admitted.credit == 0);
     }
 
     fn cancel(&mut self, sequence: SequenceId) {

@@ -128,7 +128,8 @@ impl Gateway {
         }
         let settings = self.tree.settings();
         let limits = AdmissionLimits { max_running: settings.max_running, max_queued: settings.max_queued };
-        let num_sequences = requests.iter().map(|request| request.num_choices as usize).collect::<Vec<_>>();
+        let num_sequences =
+            requests.iter().map(|request| request.num_sequences() as usize).collect::<Vec<_>>();
         let permits = self.tree.admission.admit(&model.canonical(), &num_sequences, limits)?;
         let mut streams = Vec::with_capacity(requests.len());
         for (request, permit) in requests.into_iter().zip(permits) {

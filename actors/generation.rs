@@ -3,15 +3,25 @@
 //! It is the only truth about what was emitted. A batcher that crashes loses nothing, because what is admitted to its
 //! successor ([`Generation::sequences`]) is read from here.
 
+mod beams;
+mod best;
+mod choice;
+
 use std::sync::Arc;
 
 use candlewick_engine::grammar::CompiledGrammar;
-use candlewick_engine::text::{OutputStream, PreparedPrompt, TextProcessor};
-use candlewick_engine::{News, SampledToken, SamplingParams, Sequence, SequenceEnd, SequenceId, TokenScore};
-use candlewick_protocol::{
-    Delta, ErrorKind, Event, Failure, FinishReason, Finished, OutputOptions, Piece, RequestKey, Started,
-    StopCause, TokenLogprob, Usage,
+use candlewick_engine::text::{PreparedPrompt, TextProcessor};
+use candlewick_engine::{
+    Branch, News, SampledToken, SamplingParams, Sequence, SequenceEnd, SequenceId, TokenScore,
 };
+use candlewick_protocol::{
+    ErrorKind, Event, Failure, FinishReason, Finished, OutputOptions, RequestKey, Search, Started, StopCause,
+    Usage,
+};
+
+use self::beams::Beams;
+use self::best::best_choices;
+use self::choice::Choice;
 
 /// What a generation is made of.
 pub struct GenerationArgs {
@@ -27,12 +37,16 @@ pub struct GenerationArgs {
     pub params: Arc<SamplingParams>,
     /// What the answers are held to, if they are.
     pub grammar: Option<Arc<CompiledGrammar>>,
-    /// How many continuations.
+    /// How many continuations are told.
     pub num_choices: u32,
+    /// How they are found.
+    pub search: Search,
     /// What to report.
     pub output: OutputOptions,
     /// Lower runs first.
     pub priority: i32,
+    /// What the cache holds of it is shared under this name only.
+    pub cache_salt: Option<Arc<str>>,
     /// Drawn at random: ids of tool calls follow from it.
     pub call_id_seed: u64,
 }
@@ -40,7 +54,12 @@ pub struct GenerationArgs {
 /// A request that is prepared, and all that was generated for it.
 pub struct Generation {
     args: GenerationArgs,
+    /// What is sampled: the continuations that are told, and those among which they are chosen.
     choices: Vec<Choice>,
+    /// Of a beam search that is not over; its results become the choices.
+    beams: Option<Beams>,
+    /// Of continuations among which some are chosen: what they say, until all have ended.
+    untold: Vec<Event>,
     /// Scores of the prompt, where asked for and once known.
     prompt_scores: Option<Vec<TokenScore>>,
     /// Tokens of the prompt that were in the cache when it was first given a place.
@@ -50,23 +69,15 @@ pub struct Generation {
     held_back: Vec<Event>,
 }
 
-/// One continuation.
-struct Choice {
-    output: Vec<u32>,
-    stream: OutputStream,
-    /// Tokens and log-probabilities that no piece has carried yet.
-    untold_ids: Vec<u32>,
-    untold_logprobs: Vec<TokenLogprob>,
-    is_ended: bool,
-}
-
 /// What news meant.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Effects {
     /// What the client is told.
     pub events: Vec<Event>,
     /// Sequences that ended by their text, which the batcher does not know.
     pub cancel: Vec<SequenceId>,
+    /// How a search goes on, once each of its sequences has told its latest token.
+    pub branches: Vec<Branch>,
     /// Tokens that were generated.
     pub num_tokens: usize,
     /// Why choices ended.
@@ -78,21 +89,29 @@ pub struct Effects {
 impl Generation {
     /// Nothing is generated yet.
     pub fn new(mut args: GenerationArgs) -> Self {
+        if args.params.max_tokens == 0 {
+            // There is nothing to choose among.
+            args.search = Search::Sample;
+        }
+        let num_candidates = match args.search {
+            Search::BestOf { num_candidates } => num_candidates.max(args.num_choices),
+            Search::Sample | Search::Beam { .. } => args.num_choices,
+        };
         let mut choices = Vec::new();
-        for index in 0..args.num_choices {
+        for index in 0..num_candidates {
             // Calls of two choices must not share their ids.
             args.prompt.output.call_id_seed = args.call_id_seed.wrapping_add(u64::from(index));
-            choices.push(Choice {
-                output: Vec::new(),
-                stream: OutputStream::new(args.processor.clone(), &args.prompt, &args.params),
-                untold_ids: Vec::new(),
-                untold_logprobs: Vec::new(),
-                is_ended: false,
-            });
+            choices.push(Choice::new(&args));
         }
+        let beams = match args.search {
+            Search::Beam { length_penalty } => Some(Beams::new(args.num_choices, length_penalty)),
+            Search::Sample | Search::BestOf { .. } => None,
+        };
         Self {
             args,
             choices,
+            beams,
+            untold: Vec::new(),
             prompt_scores: None,
             num_cached_tokens: None,
             is_started: false,
@@ -102,19 +121,28 @@ impl Generation {
 
     /// What is to be admitted to a batcher now: every choice that has not ended, with the tokens it already has.
     pub fn sequences(&self) -> Vec<Sequence> {
+        if let Some(beams) = &self.beams {
+            let open = beams.open();
+            return open.map(|(number, output)| self.sequence(number, output.to_vec())).collect();
+        }
         let open = self.choices.iter().enumerate().filter(|(_, choice)| !choice.is_ended);
-        open.map(|(index, choice)| Sequence {
-            id: self.sequence_id(index),
+        open.map(|(index, choice)| self.sequence(index as u32, choice.output.clone())).collect()
+    }
+
+    /// A sequence of this request, by the number of its choice or beam.
+    fn sequence(&self, number: u32, output: Vec<u32>) -> Sequence {
+        Sequence {
+            id: self.sequence_id(number),
             prompt: self.args.prompt.token_ids.clone(),
-            output: choice.output.clone(),
+            output,
             params: self.args.params.clone(),
             grammar: self.args.grammar.clone(),
             priority: self.args.priority,
-            // The prompt is the same for all choices: the first scores it, once.
-            prompt_logprobs: self.scores_prompt_with(index),
-            cache_salt: None,
-        })
-        .collect()
+            // The prompt is the same for all of them: the first scores it, once.
+            prompt_logprobs: self.scores_prompt_with(number),
+            cache_salt: self.args.cache_salt.clone(),
+            holds: self.beams.is_some(),
+        }
     }
 
     /// Whether every choice has ended.
@@ -128,7 +156,8 @@ impl Generation {
         if self.args.params.max_tokens > 0 || self.wants_prompt_scores() {
             return None;
         }
-        let all = (0..self.choices.len()).map(|index| News::Complete { sequence: self.sequence_id(index) });
+        let all =
+            (0..self.choices.len() as u32).map(|index| News::Complete { sequence: self.sequence_id(index) });
         let news = all.collect();
         Some(self.take(news))
     }
@@ -151,6 +180,9 @@ impl Generation {
         for news in news {
             match news {
                 News::PromptScored { scores, .. } => self.prompt_scores = Some(scores),
+                News::Sampled { sequence, token, .. } if self.beams.is_some() => {
+                    self.take_likeliest(sequence, token, &mut effects);
+                }
                 News::Sampled { sequence, token, end } => self.take_token(sequence, token, end, &mut effects),
                 News::Complete { sequence } => self.take_end(sequence, SequenceEnd::Length, &mut effects),
                 News::Failed { why, .. } => {
@@ -159,11 +191,55 @@ impl Generation {
                 }
             }
         }
+        if matches!(self.args.search, Search::BestOf { .. }) {
+            self.untold.append(&mut effects.events);
+            if self.is_complete() && !was_complete {
+                let untold = std::mem::take(&mut self.untold);
+                effects.events = best_choices(untold, &self.choices, self.args.num_choices);
+            }
+        }
         self.tell_started_first(&mut effects);
         if self.is_complete() && !was_complete {
             effects.events.push(Event::Finished(Finished { usage: self.usage() }));
         }
         effects
+    }
+
+    /// The likeliest tokens behind a beam. Once those behind every beam are known, the search takes its step.
+    fn take_likeliest(&mut self, id: SequenceId, token: SampledToken, effects: &mut Effects) {
+        let beams = self.beams.as_mut().expect("a search is under way");
+        let Some(score) = token.score.filter(|_| beams.is_waiting_for(id.choice)) else { return };
+        match beams.take(id.choice, score, &self.args) {
+            beams::Progress::Waiting => {}
+            beams::Progress::GoesOn(parents) => {
+                let open = self.beams.iter().flat_map(Beams::open);
+                let branches = open.zip(parents).map(|((number, output), parent)| Branch {
+                    parent: self.sequence_id(parent),
+                    child: self.sequence(number, output.to_vec()),
+                });
+                effects.branches = branches.collect();
+            }
+            beams::Progress::Over(results) => {
+                self.beams = None;
+                for (number, result) in (0..).zip(results) {
+                    self.take_result(number, result, effects);
+                }
+            }
+        }
+    }
+
+    /// Tells what a beam has found as if it had just come.
+    fn take_result(&mut self, number: u32, result: beams::Found, effects: &mut Effects) {
+        let id = self.sequence_id(number);
+        let num_tokens = result.beam.token_ids.len();
+        for (place, (token_id, score)) in
+            result.beam.token_ids.into_iter().zip(result.beam.scores).enumerate()
+        {
+            let end = result.end.filter(|_| place + 1 == num_tokens);
+            self.take_token(id, SampledToken { token_id, score: Some(score) }, end, effects);
+        }
+        // One that a stop string ended has been ended by it just now.
+        self.take_end(id, result.end.unwrap_or(SequenceEnd::Eos), effects);
     }
 
     fn take_token(
@@ -177,21 +253,21 @@ impl Generation {
         // A step that was in flight when a stop string ended the choice may still speak of it.
         let Some(choice) = self.choices.get_mut(index).filter(|choice| !choice.is_ended) else { return };
         effects.num_tokens += 1;
-        choice.output.push(token.token_id);
-        choice.untold_ids.push(token.token_id);
+        choice.take(&token);
         // A token that ends the answer is not part of its text, unless it was asked to be.
         let is_silent = match end {
             Some(SequenceEnd::Eos) => true,
             Some(SequenceEnd::StopToken(_)) => !self.args.params.include_stop_str_in_output,
-            Some(SequenceEnd::Length | SequenceEnd::Complete) | None => false,
+            Some(SequenceEnd::Length | SequenceEnd::Complete | SequenceEnd::Repetition) | None => false,
         };
         if !is_silent {
-            if self.args.params.logprobs.is_some() {
+            if self.args.output.logprobs.is_some() {
                 let logprob = self.args.processor.token_logprob(token.token_id, token.score.as_ref());
                 choice.untold_logprobs.push(logprob);
             }
             let step = choice.stream.push(token.token_id);
-            choice.tell(id.choice, step.deltas, &mut effects.events);
+            let is_last = step.stopped.is_some();
+            choice.tell(id.choice, step.deltas, is_last, &mut effects.events);
             if let Some(text) = step.stopped {
                 if end.is_none() {
                     effects.cancel.push(id);
@@ -209,12 +285,13 @@ impl Generation {
         let index = id.choice as usize;
         let Some(choice) = self.choices.get_mut(index).filter(|choice| !choice.is_ended) else { return };
         let rest = choice.stream.finish();
-        choice.tell(id.choice, rest, &mut effects.events);
+        choice.tell(id.choice, rest, true, &mut effects.events);
         let by_itself = self.end_by_itself(index);
         let (reason, stop) = match end {
             SequenceEnd::Eos | SequenceEnd::Complete => (by_itself, None),
             SequenceEnd::StopToken(token_id) => (by_itself, Some(StopCause::Token(token_id))),
             SequenceEnd::Length => (FinishReason::Length, None),
+            SequenceEnd::Repetition => (FinishReason::Stop, Some(StopCause::Repetition)),
         };
         self.end(index, reason, stop, effects);
     }
@@ -268,17 +345,22 @@ impl Generation {
             prompt_logprobs: self
                 .wants_prompt_scores()
                 .then(|| prompt.token_ids.iter().enumerate().map(logprob).collect()),
-            prompt_text: self.args.output.echo.then(|| prompt.text.clone()),
+            prompt_text: (self.args.output.echo || self.args.output.prompt_text).then(|| prompt.text.clone()),
         }
     }
 
     fn wants_prompt_scores(&self) -> bool {
-        self.args.output.echo && self.args.output.logprobs.is_some()
+        self.num_prompt_top().is_some()
     }
 
-    fn scores_prompt_with(&self, index: usize) -> Option<u32> {
-        let is_due = self.args.output.echo && index == 0 && self.prompt_scores.is_none();
-        self.args.output.logprobs.filter(|_| is_due)
+    /// With how many of the likeliest tokens the prompt is scored, if it is.
+    fn num_prompt_top(&self) -> Option<u32> {
+        let OutputOptions { echo, logprobs, prompt_logprobs, .. } = &self.args.output;
+        logprobs.filter(|_| *echo).max(*prompt_logprobs)
+    }
+
+    fn scores_prompt_with(&self, number: u32) -> Option<u32> {
+        self.num_prompt_top().filter(|_| number == 0 && self.prompt_scores.is_none())
     }
 
     fn usage(&self) -> Usage {
@@ -290,26 +372,7 @@ impl Generation {
         }
     }
 
-    fn sequence_id(&self, index: usize) -> SequenceId {
-        SequenceId { request: self.args.key, choice: index as u32 }
-    }
-}
-
-impl Choice {
-    /// Turns deltas into pieces. Tokens and log-probabilities go with the first; without any, they wait for the next, except
-    /// that log-probabilities are never late.
-    fn tell(&mut self, index: u32, deltas: Vec<Delta>, events: &mut Vec<Event>) {
-        let mut deltas = deltas.into_iter().filter(|delta| !delta.is_empty()).collect::<Vec<_>>();
-        if deltas.is_empty() && !self.untold_logprobs.is_empty() {
-            deltas.push(Delta::Text(String::new()));
-        }
-        events.extend(deltas.into_iter().map(|delta| {
-            Event::Piece(Piece {
-                choice: index,
-                delta,
-                logprobs: std::mem::take(&mut self.untold_logprobs),
-                token_ids: std::mem::take(&mut self.untold_ids),
-            })
-        }));
+    fn sequence_id(&self, number: u32) -> SequenceId {
+        SequenceId { request: self.args.key, choice: number }
     }
 }

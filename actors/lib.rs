@@ -28,6 +28,7 @@ mod loader;
 mod metrics;
 mod model;
 mod outlet;
+mod prepare;
 mod progress;
 mod quarantine;
 mod registry;

@@ -9,8 +9,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use candlewick_engine::{News, ResolveLimits, SamplingParams};
-use candlewick_protocol::{ErrorKind, Event, Failure, GenerationRequest, Prompt, RequestKey};
+use candlewick_engine::News;
+use candlewick_protocol::{ErrorKind, Event, Failure, GenerationRequest, RequestKey};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -18,10 +18,11 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admission::Permit;
 use crate::batcher::{BatcherMsg, NEWS_WINDOW};
 use crate::census::Presence;
-use crate::generation::{Effects, Generation, GenerationArgs};
+use crate::generation::{Effects, Generation};
 use crate::loader::LoadedModel;
 use crate::metrics::{ModelMetrics, RequestGauge};
 use crate::outlet::Outlet;
+use crate::prepare::prepare;
 use crate::progress::StageProgress;
 use crate::tree::{Tree, tell, tell_after};
 
@@ -239,12 +240,16 @@ impl RequestState {
 
     fn take_news(&mut self, myself: &ActorRef<RequestMsg>, news: Vec<News>) {
         let (Some(generation), Some((batcher, _))) = (&mut self.generation, &self.batcher) else { return };
-        let effects = generation.take(news);
+        let mut effects = generation.take(news);
         if let Some(failure) = effects.failure {
             return self.fail(myself, failure);
         }
         for &sequence in &effects.cancel {
             tell(batcher, BatcherMsg::Cancel(sequence));
+        }
+        if !effects.branches.is_empty() {
+            let branches = std::mem::take(&mut effects.branches);
+            tell(batcher, BatcherMsg::Branch { request: self.key, branches });
         }
         self.measure(&effects);
         self.outbox.extend(effects.events);
@@ -308,56 +313,4 @@ impl RequestState {
         self.outlet.end(Event::Failed(failure));
         myself.stop(None);
     }
-}
-
-/// From what is asked to what is computed. Blocks.
-fn prepare(
-    key: RequestKey,
-    request: GenerationRequest,
-    model: &LoadedModel,
-    default_seed: Option<u64>,
-) -> Result<Generation, Failure> {
-    if request.num_choices == 0 {
-        return Err(Failure::invalid("n", "n is 0; at least one choice must be asked for"));
-    }
-    let prompt = match &request.prompt {
-        Prompt::Chat(chat) if chat.drop_oldest_to_fit => {
-            // What the answer may take is not the prompt's.
-            let num_answer_tokens = request.sampling.max_tokens.map_or(1, |max| max.max(1) as usize);
-            let num_tokens_max = model.capacity.max_model_len.saturating_sub(num_answer_tokens);
-            model.processor.prepare_to_fit(chat, num_tokens_max)?
-        }
-        prompt => model.processor.prepare(prompt)?,
-    };
-    let vocab_size = model.weights.info().vocab_size;
-    if let Some(token_id) = prompt.token_ids.iter().find(|&&token_id| token_id as usize >= vocab_size) {
-        let message = format!("token {token_id} is outside the model's vocabulary of {vocab_size} tokens");
-        return Err(Failure::invalid("prompt", message));
-    }
-    let limits = ResolveLimits {
-        num_prompt_tokens: prompt.token_ids.len(),
-        max_model_len: model.capacity.max_model_len,
-        vocab_size,
-        random_seed: default_seed.unwrap_or_else(random),
-    };
-    let defaults = model.processor.generation_defaults();
-    let grammar = model.processor.grammar(&request.prompt, request.constraint.as_ref(), &prompt)?;
-    let params = SamplingParams::resolve(&request.sampling, defaults, request.output.logprobs, limits)?;
-    Ok(Generation::new(GenerationArgs {
-        key,
-        model: model.id.clone(),
-        processor: model.processor.clone(),
-        prompt,
-        params: Arc::new(params),
-        grammar,
-        num_choices: request.num_choices,
-        output: request.output,
-        priority: request.priority,
-        call_id_seed: random(),
-    }))
-}
-
-/// The low half of a random UUID (version 4): 62 random bits, enough to start a counter from.
-fn random() -> u64 {
-    uuid::Uuid::new_v4().as_u64_pair().1
 }

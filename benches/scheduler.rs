@@ -58,6 +58,7 @@ fn run(num_sequences: usize, num_steps: usize) -> Value {
             priority: 0,
             prompt_logprobs: None,
             cache_salt: None,
+            holds: false,
         });
     }
     while step(&mut scheduler).0 < num_sequences {}

@@ -113,6 +113,18 @@ pub struct ServeArgs {
     #[arg(long, hide = true, overrides_with = "no_store")]
     pub store: bool,
 
+    /// Most likely tokens that requests may ask for with log-probabilities; -1 sets no limit [default: 20]
+    #[arg(long, value_name = "COUNT", help_heading = "Server", allow_negative_numbers = true)]
+    pub max_logprobs: Option<String>,
+
+    /// Let requests bring a chat template of their own
+    #[arg(long, help_heading = "Server")]
+    pub trust_request_chat_template: bool,
+
+    /// Refuse requests with fields that are not known, in place of ignoring those
+    #[arg(long, help_heading = "Server")]
+    pub strict_fields: bool,
+
     /// Answer web pages of these origins only, such as https://example.org,http://localhost:3000
     #[arg(long, value_name = "ORIGINS", help_heading = "Server")]
     pub allowed_origins: Option<String>,
@@ -302,6 +314,9 @@ impl ServeArgs {
             text("allowed-origins", &self.allowed_origins),
             text("reasoning-field", &self.reasoning_field),
             text("tool-call-parser", &self.tool_call_parser),
+            text("max-logprobs", &self.max_logprobs),
+            self.trust_request_chat_template.then(|| FlagValue::new("trust-request-chat-template", true)),
+            self.strict_fields.then(|| FlagValue::new("strict-fields", true)),
             text("dtype", &self.dtype),
             text("quantization", &self.quantization),
             text("device", &self.device),
@@ -432,7 +447,8 @@ mod tests {
              --chat-template-kwargs {\"a\":1} --max-running 7 --max-queued 6 --kv-cache-memory 5MiB --threads 4 \
              --cb-block-size 3 --cb-max-batch-tokens 2 --cb-max-memory-percent 0.5 --cache-dir c --log-level debug \
              --log-format json --api-key-file k.txt --allowed-origins http://a,https://b:8 --reasoning-field reasoning \
-             --tool-call-parser hermes",
+             --tool-call-parser hermes --max-logprobs -1 --trust-request-chat-template \
+             --strict-fields",
         );
         let settings =
             Settings::load(&Sources { flags: args.flags(), ..Sources::default() }).expect("all good");
@@ -443,6 +459,8 @@ mod tests {
         assert_eq!(settings.models.model_timeout, None);
         assert_eq!(settings.server.port, 0);
         assert_eq!(settings.engine.block_size, 3);
+        assert_eq!(settings.server.max_logprobs, u32::MAX, "no limit");
+        assert!(settings.server.strict_fields && settings.server.trust_request_chat_template);
         assert_ne!(settings.engine.kv_cache, defaults.engine.kv_cache);
         let unset = [args.cb_num_blocks.is_none()].into_iter().filter(|unset| *unset).count();
         assert_eq!(args.flags().len() + unset, SHORT_NAMES.len(), "each short name is a flag");

@@ -234,6 +234,8 @@ fn api_settings(settings: ServerSettings) -> Result<ApiSettings, StartError> {
         keep_alive: settings.keep_alive,
         stream_open_after: settings.stream_open_after,
         max_logprobs: settings.max_logprobs,
+        trust_request_chat_template: settings.trust_request_chat_template,
+        strict_fields: settings.strict_fields,
         echo_revision: settings.echo_revision,
         ..ApiSettings::default()
     })

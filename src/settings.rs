@@ -64,6 +64,10 @@ pub struct ServerSettings {
     pub stream_open_after: Duration,
     /// Most likely tokens that a request may ask for with log-probabilities.
     pub max_logprobs: u32,
+    /// Requests may bring a chat template of their own.
+    pub trust_request_chat_template: bool,
+    /// Refuse fields of a request that are not known.
+    pub strict_fields: bool,
     /// Name the model with its revision even to clients that named none.
     pub echo_revision: bool,
     /// `/metrics` needs no key.
@@ -290,6 +294,14 @@ impl Check<'_> {
         count
     }
 
+    fn max_logprobs(&mut self, max: i64) -> u32 {
+        if max < -1 {
+            self.refuse("server.max_logprobs", format!("{max} is no count; -1 sets no limit"));
+        }
+        // Beyond every vocabulary.
+        u32::try_from(max).unwrap_or(u32::MAX)
+    }
+
     fn server(&mut self, raw: RawServer, paths: &Paths<'_>) -> ServerSettings {
         if raw.host.trim().is_empty() {
             self.refuse(
@@ -330,7 +342,9 @@ impl Check<'_> {
                 .count("server.max_body", usize::try_from(raw.max_body.0).unwrap_or(usize::MAX)),
             keep_alive: raw.keep_alive.0,
             stream_open_after: raw.stream_open_after.0,
-            max_logprobs: raw.max_logprobs,
+            max_logprobs: self.max_logprobs(raw.max_logprobs),
+            trust_request_chat_template: raw.trust_request_chat_template,
+            strict_fields: raw.strict_fields,
             echo_revision: raw.echo_revision,
             metrics_public: raw.metrics_public,
             shutdown_grace: raw.shutdown_grace.0,

@@ -57,8 +57,12 @@ pub struct RawServer {
     pub keep_alive: Span,
     /// Time for which a stream is held back in case its first event is a failure.
     pub stream_open_after: Span,
-    /// Most likely tokens that a request may ask for with log-probabilities.
-    pub max_logprobs: u32,
+    /// Most likely tokens that a request may ask for with log-probabilities; -1 sets no limit.
+    pub max_logprobs: i64,
+    /// Requests may bring a chat template of their own.
+    pub trust_request_chat_template: bool,
+    /// Refuse fields of a request that are not known.
+    pub strict_fields: bool,
     /// Name the model with its revision even to clients that named none.
     pub echo_revision: bool,
     /// `/metrics` needs no key.
@@ -82,6 +86,8 @@ impl Default for RawServer {
             keep_alive: Span(Duration::from_secs(1)),
             stream_open_after: Span(Duration::from_millis(200)),
             max_logprobs: 20,
+            trust_request_chat_template: false,
+            strict_fields: false,
             echo_revision: false,
             metrics_public: false,
             shutdown_grace: Span(Duration::from_secs(30)),

@@ -64,6 +64,16 @@ impl ApiError {
         Self::new(Fault::MissingParameter, format!("`{param}` is required and is missing")).with_param(param)
     }
 
+    /// There is no such field.
+    pub fn unknown(param: impl Into<String>) -> Self {
+        let param = param.into();
+        let message = format!(
+            "`{}` is no field of this request; this server refuses fields that it does not know",
+            clipped(&param)
+        );
+        Self::new(Fault::UnknownParameter, message).with_param(param)
+    }
+
     /// A field asks for what exists elsewhere and not here.
     pub fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(Fault::Kind(ErrorKind::Unsupported), message).with_param(param)

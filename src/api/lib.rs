@@ -69,9 +69,10 @@ pub enum Cors {
 }
 
 /// The names under which chat answers tell reasoning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReasoningFields {
     /// Both names, with the same text.
+    #[default]
     Both,
     /// `reasoning`.
     Reasoning,
@@ -113,6 +114,10 @@ pub struct ApiSettings {
     pub max_logprobs: u32,
     /// Name the model with its revision even to clients that named none.
     pub echo_revision: bool,
+    /// Requests may bring a chat template of their own.
+    pub trust_request_chat_template: bool,
+    /// Refuse fields of a request that are not known.
+    pub strict_fields: bool,
 }
 
 impl Default for ApiSettings {
@@ -128,6 +133,8 @@ impl Default for ApiSettings {
             stream_open_after: Duration::from_millis(200),
             max_logprobs: 20,
             echo_revision: false,
+            trust_request_chat_template: false,
+            strict_fields: false,
         }
     }
 }
@@ -146,6 +153,8 @@ impl fmt::Debug for ApiSettings {
             .field("stream_open_after", &self.stream_open_after)
             .field("max_logprobs", &self.max_logprobs)
             .field("echo_revision", &self.echo_revision)
+            .field("trust_request_chat_template", &self.trust_request_chat_template)
+            .field("strict_fields", &self.strict_fields)
             .finish()
     }
 }

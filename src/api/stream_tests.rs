@@ -6,6 +6,7 @@ use std::time::Duration;
 use candlewick_actors::EventStream;
 use candlewick_protocol::{
     Delta, ErrorKind, Event, Failure, FinishReason, LoadStage, ModelRef, Progress, ProgressUnit, Started,
+    StopCause, TokenLogprob, TopLogprob,
 };
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
@@ -412,4 +413,52 @@ async fn hidden_reasoning_leaves_no_trace_in_either_form() {
     let ids = |chunk: &Value| chunk["choices"][0].get("token_ids").cloned();
     assert_eq!(streamed.chunks().iter().filter_map(ids).collect::<Vec<_>>(), [json!([7])]);
     assert_eq!(streamed.chunks()[0]["prompt_token_ids"], json!([1, 2, 3]));
+}
+
+#[actix_web::test]
+async fn the_prompts_log_probabilities_come_by_id_with_rank_and_text() {
+    let token = |token_id, text: &str, logprob: Option<f32>, rank, top: &[(u32, &str, f32)]| TokenLogprob {
+        token_id,
+        text: text.to_owned(),
+        bytes: text.as_bytes().to_vec(),
+        logprob,
+        rank,
+        top: top
+            .iter()
+            .map(|(token_id, text, logprob)| TopLogprob {
+                token_id: *token_id,
+                text: (*text).to_owned(),
+                bytes: text.as_bytes().to_vec(),
+                logprob: *logprob,
+            })
+            .collect(),
+    };
+    let likeliest = [(8, "x", -0.25), (2, "b", -1.5)];
+    let places = vec![token(1, "a", None, None, &[]), token(2, "b", Some(-1.5), Some(2), &likeliest)];
+    let begin = Event::Started(Started {
+        model: "acme/m@main".to_owned(),
+        prompt_token_ids: vec![1, 2],
+        prompt_logprobs: Some(places),
+        prompt_text: Some("ab".to_owned()),
+    });
+    let events = vec![begin, text(0, "c"), ended(0, FinishReason::Stop), finished(1)];
+    let expected = json!([null, {
+        "2": {"logprob": -1.5, "rank": 2, "decoded_token": "b"},
+        "8": {"logprob": -0.25, "rank": 1, "decoded_token": "x"},
+    }]);
+    let asked = json!({"prompt_logprobs": 2, "return_prompt_text": true});
+    let answer = ask_chat(events.clone(), asked).await.json();
+    assert_eq!((&answer["prompt_logprobs"], &answer["prompt_text"]), (&expected, &json!("ab")));
+    let body = json!({"model": "acme/m", "prompt": "ab", "prompt_logprobs": 2});
+    let choice = ask(events, "/v1/completions", body).await.json()["choices"][0].clone();
+    assert_eq!((&choice["prompt_logprobs"], &choice["text"]), (&expected, &json!("c")), "it is not echoed");
+    assert_eq!((&choice["logprobs"], choice.get("prompt_text")), (&Value::Null, None));
+}
+
+#[actix_web::test]
+async fn an_output_that_went_round_in_circles_says_so() {
+    let end = Event::Ended { choice: 0, reason: FinishReason::Stop, stop: Some(StopCause::Repetition) };
+    let answer = ask_chat(vec![started(), text(0, "a"), end, finished(1)], json!({})).await.json();
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    assert_eq!(answer["choices"][0]["stop_reason"], "repetition_detected");
 }

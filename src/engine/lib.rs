@@ -4,6 +4,7 @@
 //! ([`Model`], [`Weights`], [`ModelFactory`], [`ModelSource`]), the pure scheduler with its blocks and sequences, and
 //! everything between token ids and text: tokenizer, chat template, incremental detokenisation, stop strings, parsers.
 
+mod beam;
 pub mod blocks;
 mod error;
 pub mod fake;
@@ -18,15 +19,16 @@ mod sequence;
 mod source;
 pub mod text;
 
+pub use beam::{Beam, BeamSearch, FinishedBeam};
 pub use error::{LoadError, StepError};
 pub use model::{
     BlockId, Chunk, DType, KvCacheShape, LoadOptions, Model, ModelFactory, ModelInfo, PromptLogprobs,
     Quantization, RowFailure, SampleSpec, SampledToken, SequenceId, StepOutcome, StepPlan, TokenHistory,
     TokenScore, Weights,
 };
-pub use sampling::{GenerationDefaults, ResolveLimits, SamplingParams};
+pub use sampling::{Distribution, GenerationDefaults, ResolveLimits, SamplingParams, ThinkingBudget};
 pub use scheduler::{News, Scheduler, SchedulerCounts, SchedulerLimits};
-pub use sequence::{Sequence, SequenceEnd};
+pub use sequence::{Branch, Sequence, SequenceEnd};
 pub use source::{
     FileBytes, FileEntry, ModelFile, ModelFiles, ModelSource, OnBytes, Snapshot, SourceListing,
 };

@@ -74,7 +74,7 @@ pub struct PromptLogprobs {
 }
 
 /// How to sample one token. Holds all that sampling depends on, so that a resumed sequence draws the same token again.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct SampleSpec {
     /// The request's resolved parameters.
     pub params: Arc<SamplingParams>,
@@ -87,6 +87,8 @@ pub struct SampleSpec {
     pub history: Option<TokenHistory>,
     /// What the answer is held to, at the place after those tokens.
     pub grammar: Option<Arc<GrammarProgress>>,
+    /// The token that must come, whatever the logits: the end of reasoning whose budget is used.
+    pub forced: Option<u32>,
 }
 
 impl SampleSpec {
@@ -143,7 +145,10 @@ pub struct SampledToken {
 pub struct TokenScore {
     /// The token's natural log-probability.
     pub logprob: f32,
-    /// The most likely tokens, best first, with their log-probabilities; ties in order of id.
+    /// Its place among all tokens by likelihood, from 1; ties in order of id.
+    pub rank: u32,
+    /// The most likely tokens, best first, with their log-probabilities; ties in order of id. Behind them come those of
+    /// `params.logprob_token_ids` that are not among them.
     pub top: Vec<(u32, f32)>,
 }
 

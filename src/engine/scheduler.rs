@@ -16,11 +16,15 @@
 //! - A running sequence that is short of blocks takes those of paused ones, then those of the least favoured, which wait
 //!   again and recompute. The most favoured can so always go on, and everybody is the most favoured in the end.
 //!
+//! - A sequence of a search is held after each token, like one that is paused, until the search says how it goes on
+//!   (`branch.rs`): those that go on from one sequence share its full blocks.
+//!
 //! Invariants: `running` hold blocks and `waiting` do not; no block that is not full has two holders; blocks change hands
-//! only in `plan`.
+//! only in `plan`, and from one that is held to those that go on from it.
 //! There is no `plan` between a `plan` and its `apply`, so blocks that a step in flight writes to are handed to nobody
 //! else before it is over, even if their sequence is cancelled meanwhile.
 
+mod branch;
 mod tracked;
 
 use std::collections::{BTreeMap, HashMap};
@@ -168,7 +172,7 @@ impl Scheduler {
             sequence.id
         );
         self.cancel(sequence.id);
-        let ticket = Ticket { priority: sequence.priority, arrival: self.next_arrival };
+        let ticket = Ticket { priority: sequence.priority, arrival: self.next_arrival, branch: 0 };
         self.next_arrival += 1;
         self.tickets.insert(sequence.id, ticket);
         self.waiting.insert(ticket, Tracked::new(sequence));
@@ -198,7 +202,7 @@ impl Scheduler {
         let mut draft = Draft { num_tokens_left: self.limits.max_step_tokens, grants: Vec::new() };
 
         let active =
-            self.running.iter().filter(|(_, tracked)| !tracked.is_paused).take(self.limits.max_running);
+            self.running.iter().filter(|(_, tracked)| !tracked.is_idle()).take(self.limits.max_running);
         let (decoding, prefilling): (Vec<_>, Vec<_>) = active
             .map(|(ticket, tracked)| (*ticket, tracked.num_missing()))
             .partition(|(_, missing)| *missing == 1);
@@ -305,7 +309,7 @@ impl Scheduler {
 
     /// The waiting sequence that is to run next, if there is one and it fits, with what the cache holds of it.
     fn next_to_admit(&self) -> Option<(Ticket, CachedPrefix)> {
-        let may_run = |tracked: &Tracked| !tracked.is_paused && !self.awaits_sibling(tracked);
+        let may_run = |tracked: &Tracked| !tracked.is_idle() && !self.awaits_sibling(tracked);
         let (ticket, tracked) = self.waiting.iter().find(|(_, tracked)| may_run(tracked))?;
         let cached = match self.limits.prefix_caching {
             true => tracked.cached_prefix(&self.blocks, self.limits.block_size),
@@ -314,11 +318,11 @@ impl Scheduler {
         let num_promised = self
             .running
             .values()
-            .filter(|running| !running.is_paused)
+            .filter(|running| !running.is_idle())
             .map(|running| self.num_blocks_for(running.num_known()).saturating_sub(running.blocks.len()));
         let num_held = cached.blocks.iter().filter(|&&block| self.blocks.num_holders(block) > 0).count();
         let num_wanted = self.num_blocks_for(tracked.num_known()) - num_held;
-        let num_available = self.blocks.num_free() + self.num_blocks_of_paused(&cached.blocks);
+        let num_available = self.blocks.num_free() + self.num_blocks_of_idle(&cached.blocks);
         (num_promised.sum::<usize>() + num_wanted <= num_available).then_some((*ticket, cached))
     }
 
@@ -328,23 +332,23 @@ impl Scheduler {
         let num_shared = prompt.len() / self.limits.block_size * self.limits.block_size;
         let reads_for_it = |running: &Tracked| {
             running.sequence.id.request == id.request
-                && !running.is_paused
+                && !running.is_idle()
                 && running.num_computed < num_shared
                 && running.sequence.prompt == *prompt
         };
         self.limits.prefix_caching && num_shared > 0 && self.running.values().any(reads_for_it)
     }
 
-    /// Blocks that would be free if all paused sequences gave theirs back, but for those that are to be kept.
-    fn num_blocks_of_paused(&self, kept: &[BlockId]) -> usize {
-        let mut num_paused_holders = HashMap::<BlockId, u32>::new();
-        for paused in self.running.values().filter(|running| running.is_paused) {
-            paused.blocks.iter().for_each(|&block| *num_paused_holders.entry(block).or_default() += 1);
+    /// Blocks that would be free if all that are paused or held gave theirs back, but for those that are to be kept.
+    fn num_blocks_of_idle(&self, kept: &[BlockId]) -> usize {
+        let mut num_idle_holders = HashMap::<BlockId, u32>::new();
+        for idle in self.running.values().filter(|running| running.is_idle()) {
+            idle.blocks.iter().for_each(|&block| *num_idle_holders.entry(block).or_default() += 1);
         }
         let gives_back = |(block, num): &(&BlockId, &u32)| {
             **num == self.blocks.num_holders(**block) && !kept.contains(*block)
         };
-        num_paused_holders.iter().filter(gives_back).count()
+        num_idle_holders.iter().filter(gives_back).count()
     }
 
     /// A waiting sequence runs from now on, beginning with what the cache holds of it.
@@ -358,11 +362,11 @@ impl Scheduler {
         self.running.insert(ticket, tracked);
     }
 
-    /// Whose blocks a sequence may take: the least favoured of the paused, else the least favoured of all that are less
+    /// Whose blocks a sequence may take: the least favoured of the paused or held, else the least favoured of all that are less
     /// favoured than itself.
     fn victim_for(&self, ticket: Ticket) -> Option<Ticket> {
         let paused =
-            self.running.iter().rev().find(|(_, tracked)| tracked.is_paused).map(|(ticket, _)| *ticket);
+            self.running.iter().rev().find(|(_, tracked)| tracked.is_idle()).map(|(ticket, _)| *ticket);
         paused.or_else(|| self.running.last_key_value().map(|(last, _)| *last).filter(|last| *last > ticket))
     }
 

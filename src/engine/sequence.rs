@@ -25,6 +25,18 @@ pub struct Sequence {
     pub prompt_logprobs: Option<u32>,
     /// What it computes is shared with sequences of the same salt only; they share it with none where there is no salt.
     pub cache_salt: Option<Arc<str>>,
+    /// After each token it is held until it is told how it goes on ([`Branch`]): a search decides, over several of them.
+    /// The engine then never ends it by itself.
+    pub holds: bool,
+}
+
+/// How a search goes on from a sequence that is held.
+#[derive(Debug, Clone)]
+pub struct Branch {
+    /// The sequence whose tokens come before.
+    pub parent: SequenceId,
+    /// The one that goes on: the parent's tokens and one more.
+    pub child: Sequence,
 }
 
 /// Why the engine ended a sequence. Stop strings are found above, on text.
@@ -38,6 +50,8 @@ pub enum SequenceEnd {
     Length,
     /// Its grammar allows nothing more.
     Complete,
+    /// It went round in circles.
+    Repetition,
 }
 
 /// Scores of a prompt that were computed over several chunks.

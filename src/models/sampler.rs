@@ -1,18 +1,21 @@
 //! From one row of logits to one token.
 //!
 //! The order is vLLM's: what the form of the answer forbids is made impossible; what is reported of log-probabilities is
-//! the raw distribution that this leaves; then end tokens are masked while
-//! `min_tokens` is not reached, then `logit_bias`, then repetition, frequency and presence penalties; a greedy choice is
-//! made here; then temperature, `min_p`, `top_k`, `top_p`, and the draw. Everywhere, of equals the lower id comes first.
+//! the raw distribution that this leaves (a search goes by the adjusted one); then `allowed_token_ids`, `bad_words` and
+//! repeated n-grams, end tokens while `min_tokens` is not reached, `logit_bias`, and the repetition, frequency and presence
+//! penalties (all in [`adjust`]); a greedy choice is made here; then temperature, `min_p`, `top_k`, `top_p`, `typical_p`,
+//! and the draw. Everywhere, of equals the lower id comes first.
 //!
 //! Sampling depends on the logits and the [`SampleSpec`] and on nothing else.
 
+mod adjust;
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
 
-use candlewick_engine::{SampleSpec, SampledToken, SamplingParams, StepError, TokenHistory, TokenScore};
+use candlewick_engine::{Distribution, SampleSpec, SampledToken, SamplingParams, StepError, TokenScore};
 
+use self::adjust::{Masks, adjust};
 use crate::kernels::exp::{log_sum_exp, max};
 use crate::rng;
 
@@ -35,32 +38,54 @@ pub(crate) fn sample(logits: &[f32], spec: &SampleSpec) -> Result<Result<Sampled
         Err(why) => return Ok(Err(format!("the answer cannot be held to its form: {why}"))),
     };
     let logits = &*logits;
-    let adjusted = adjust(logits, spec);
-    let token_id = if params.is_greedy() {
-        argmax(&adjusted)
-    } else {
-        draw(&adjusted, params, rng::uniform(params.seed, spec.choice, spec.num_generated))
+    let mut adjusted = adjust(logits, spec, Masks::All);
+    if adjusted.is_masked() && argmax(&adjusted).is_none() {
+        // Masks that leave nothing contradict each other, which is no fault of the model: the end of the output may
+        // come after all, and so may words that should not. A list of the only tokens that may come is kept to.
+        adjusted = adjust(logits, spec, Masks::Allowed);
+    }
+    let chosen = || match params.is_greedy() {
+        true => argmax(&adjusted),
+        false => draw(&adjusted, params, rng::uniform(params.seed, spec.choice, spec.num_generated)),
     };
+    let token_id = spec.forced.or_else(chosen).or_else(|| argmax(logits));
     let Some(token_id) = token_id else { return Ok(Err(NOTHING_LEFT.into())) };
-    let score = params.logprobs.map(|num_top| score_checked(logits, token_id, num_top));
+    let scored = match params.logprobs_of {
+        Distribution::Raw => logits,
+        Distribution::Adjusted => &adjusted,
+    };
+    let score =
+        params.logprobs.map(|num_top| score_checked(scored, token_id, num_top, &params.logprob_token_ids));
     Ok(Ok(SampledToken { token_id, score }))
 }
 
 /// How likely a token is by these logits, with the `num_top` likeliest.
 pub(crate) fn score(logits: &[f32], token_id: u32, num_top: u32) -> Result<TokenScore, StepError> {
     check(logits)?;
-    Ok(score_checked(logits, token_id, num_top))
+    Ok(score_checked(logits, token_id, num_top, &[]))
 }
 
-fn score_checked(logits: &[f32], token_id: u32, num_top: u32) -> TokenScore {
+/// With the likeliest come those tokens of `more` that are not among them.
+fn score_checked(logits: &[f32], token_id: u32, num_top: u32, more: &[u32]) -> TokenScore {
     let normalizer = log_sum_exp(logits);
-    let mut best: Vec<(u32, f32)> = ids(logits).collect();
-    keep_best(&mut best, num_top as usize);
-    best.sort_unstable_by(best_first);
-    for (_, logit) in &mut best {
+    let mut top: Vec<(u32, f32)> = match num_top {
+        0 => Vec::new(),
+        _ => ids(logits).collect(),
+    };
+    keep_best(&mut top, num_top as usize);
+    top.sort_unstable_by(best_first);
+    for &id in more {
+        if !top.iter().any(|&(known, _)| known == id) {
+            top.extend(logits.get(id as usize).map(|&logit| (id, logit)));
+        }
+    }
+    for (_, logit) in &mut top {
         *logit -= normalizer;
     }
-    TokenScore { logprob: logits[token_id as usize] - normalizer, top: best }
+    let logit = logits[token_id as usize];
+    let num_better = logits.iter().filter(|&&other| other > logit).count();
+    let num_equal = logits[..token_id as usize].iter().filter(|&&other| other == logit).count();
+    TokenScore { logprob: logit - normalizer, rank: (num_better + num_equal + 1) as u32, top }
 }
 
 fn check(logits: &[f32]) -> Result<(), StepError> {
@@ -97,56 +122,6 @@ fn keep_best(candidates: &mut Vec<(u32, f32)>, num: usize) {
     }
 }
 
-/// Masks, biases and penalties.
-fn adjust<'a>(logits: &'a [f32], spec: &SampleSpec) -> Cow<'a, [f32]> {
-    let params = &spec.params;
-    let mut logits = Cow::Borrowed(logits);
-    if spec.num_generated < params.min_tokens {
-        for &id in params.eos_token_ids.iter().chain(&params.stop_token_ids) {
-            if (id as usize) < logits.len() {
-                logits.to_mut()[id as usize] = f32::NEG_INFINITY;
-            }
-        }
-    }
-    for (&id, bias) in &params.logit_bias {
-        if (id as usize) < logits.len() {
-            logits.to_mut()[id as usize] += bias;
-        }
-    }
-    if let Some(history) = &spec.history {
-        penalize(logits.to_mut(), params, history);
-    }
-    logits
-}
-
-/// Repetition on prompt and output, then frequency and presence on the output.
-fn penalize(logits: &mut [f32], params: &SamplingParams, history: &TokenHistory) {
-    if params.repetition_penalty != 1.0 {
-        let seen: HashSet<u32> = history.prompt.iter().chain(&history.output).copied().collect();
-        for id in seen {
-            if let Some(logit) = logits.get_mut(id as usize) {
-                *logit = if *logit > 0.0 {
-                    *logit / params.repetition_penalty
-                } else {
-                    *logit * params.repetition_penalty
-                };
-            }
-        }
-    }
-    if params.frequency_penalty != 0.0 || params.presence_penalty != 0.0 {
-        let mut counts: HashMap<u32, u32> = HashMap::new();
-        for &id in &history.output {
-            *counts.entry(id).or_default() += 1;
-        }
-        for (id, count) in counts {
-            if let Some(logit) = logits.get_mut(id as usize) {
-                *logit -= params.frequency_penalty * count as f32;
-                *logit -= params.presence_penalty;
-            }
-        }
-    }
-}
-
 /// The best token; `None` if all are masked.
 fn argmax(logits: &[f32]) -> Option<u32> {
     let best = max(logits);
@@ -169,6 +144,9 @@ fn draw(logits: &[f32], params: &SamplingParams, uniform: f64) -> Option<u32> {
     }
     if params.top_p < 1.0 {
         keep_nucleus(&mut candidates, f64::from(params.top_p));
+    }
+    if params.typical_p < 1.0 {
+        keep_typical(&mut candidates, f64::from(params.typical_p));
     }
     let total: f64 = candidates.iter().map(|&(_, weight)| f64::from(weight)).sum();
     let mut left = uniform * total;
@@ -198,33 +176,35 @@ fn keep_nucleus(candidates: &mut Vec<(u32, f32)>, top_p: f64) {
     candidates.truncate(needed.map_or(candidates.len(), |last| last + 1));
 }
 
+/// Keeps the fewest of the most typical whose weights reach `typical_p` of the whole, at least one. A token is typical if
+/// its surprise is close to the entropy, which is the surprise to be expected (Meister et al., "Locally Typical
+/// Sampling", 2023).
+fn keep_typical(candidates: &mut Vec<(u32, f32)>, typical_p: f64) {
+    let total: f64 = candidates.iter().map(|&(_, weight)| f64::from(weight)).sum();
+    let surprise = |weight: f32| -(f64::from(weight) / total).ln();
+    let entropy: f64 =
+        candidates.iter().map(|&(_, weight)| f64::from(weight) / total * surprise(weight)).sum();
+    let oddness = |weight: f32| (surprise(weight) - entropy).abs();
+    candidates.sort_unstable_by(|a, b| oddness(a.1).total_cmp(&oddness(b.1)).then(a.0.cmp(&b.0)));
+    let mut reached = 0.0;
+    let needed = candidates.iter().position(|&(_, weight)| {
+        reached += f64::from(weight);
+        reached >= typical_p * total
+    });
+    candidates.truncate(needed.map_or(candidates.len(), |last| last + 1));
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
+    use candlewick_engine::TokenHistory;
+
     use super::*;
 
     fn params() -> SamplingParams {
-        SamplingParams {
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            logit_bias: BTreeMap::new(),
-            seed: 1,
-            max_tokens: 100,
-            min_tokens: 0,
-            stop: Vec::new(),
-            stop_token_ids: Vec::new(),
-            eos_token_ids: Vec::new(),
-            include_stop_str_in_output: false,
-            skip_special_tokens: true,
-            logprobs: None,
-        }
+        SamplingParams { seed: 1, ..SamplingParams::default() }
     }
 
     fn greedy() -> SamplingParams {
@@ -232,7 +212,7 @@ mod tests {
     }
 
     fn spec(params: SamplingParams) -> SampleSpec {
-        SampleSpec { params: Arc::new(params), choice: 0, num_generated: 0, history: None, grammar: None }
+        SampleSpec { params: Arc::new(params), ..SampleSpec::default() }
     }
 
     fn with_history(params: SamplingParams, prompt: &[u32], output: &[u32]) -> SampleSpec {
@@ -417,10 +397,97 @@ mod tests {
             assert!(matches!(sample(&logits, &spec(greedy())), Err(StepError::Compute(_))), "{logits:?}");
         }
         assert_eq!(token(&[f32::NEG_INFINITY, 0.0], &spec(params())), 1, "a mask is no error");
-        let all = SamplingParams { min_tokens: 1, eos_token_ids: vec![0, 1], ..params() };
-        assert!(
-            sample(&[0.0, 1.0], &spec(all)).unwrap().is_err(),
-            "nothing is left, and that is no fault of the step"
-        );
+    }
+
+    #[test]
+    fn masks_that_leave_nothing_give_way_but_for_the_allowed() {
+        let never_ends = SamplingParams { min_tokens: 9, eos_token_ids: vec![0, 1], ..greedy() };
+        assert_eq!(token(&[0.0, 1.0], &spec(never_ends.clone())), 1);
+        let only_the_end = SamplingParams { allowed_token_ids: vec![0], ..never_ends };
+        assert_eq!(token(&[0.0, 1.0, 5.0], &spec(only_the_end)), 0);
+    }
+
+    #[test]
+    fn only_allowed_tokens_come() {
+        let some = SamplingParams { allowed_token_ids: vec![2, 0], ..params() };
+        let found = draws(&[1.0, 9.0, 1.0, 9.0], some.clone(), 500);
+        assert!(found[0] > 0.3 && found[2] > 0.3 && found[1] + found[3] == 0.0, "{found:?}");
+        let biased = SamplingParams { logit_bias: BTreeMap::from([(1, 100.0)]), temperature: 0.0, ..some };
+        assert_eq!(token(&[1.0, 9.0, 2.0, 9.0], &spec(biased)), 2, "a bias does not undo it");
+    }
+
+    #[test]
+    fn the_last_token_of_a_bad_word_is_masked_where_the_others_stand() {
+        let params = SamplingParams { bad_words: vec![vec![3], vec![1, 2, 0]], ..greedy() };
+        let logits = [4.0, 1.0, 2.0, 9.0];
+        let tail = |output: &[u32]| token(&logits, &with_history(params.clone(), &[1, 2], output));
+        assert_eq!(tail(&[1, 2]), 2, "both masked");
+        assert_eq!(tail(&[2]), 0, "the prompt is none of the output");
+        assert_eq!(tail(&[1, 2, 1]), 0);
+        assert_eq!(tail(&[2, 1, 2]), 2);
+    }
+
+    #[test]
+    fn no_ngram_comes_twice_and_the_prompt_counts() {
+        let params = SamplingParams { no_repeat_ngram_size: 3, ..greedy() };
+        let logits = [1.0, 2.0, 3.0, 4.0];
+        let next =
+            |prompt: &[u32], output: &[u32]| token(&logits, &with_history(params.clone(), prompt, output));
+        assert_eq!(next(&[0, 1, 3, 0], &[1]), 2);
+        assert_eq!(next(&[0, 1, 3], &[0, 1, 2, 0, 1]), 1, "both continuations of 0 1 are taken");
+        assert_eq!(next(&[0], &[1]), 3);
+        let one = SamplingParams { no_repeat_ngram_size: 1, ..greedy() };
+        assert_eq!(token(&logits, &with_history(one, &[3], &[2])), 1);
+    }
+
+    #[test]
+    fn what_is_forced_comes_whatever_the_logits() {
+        let params = SamplingParams { logprobs: Some(0), allowed_token_ids: vec![1], ..greedy() };
+        let forced = SampleSpec { forced: Some(0), ..spec(params) };
+        let sampled = sample(&[-50.0, 3.0], &forced).unwrap().unwrap();
+        assert_eq!(sampled.token_id, 0);
+        assert!(sampled.score.unwrap().logprob < -50.0, "its log-probability is the model's");
+    }
+
+    #[test]
+    fn typical_keeps_what_is_as_surprising_as_expected() {
+        // Probabilities 0.4, 0.2, 0.2, 0.1, 0.1: the entropy is 1.47 nats, and the surprises are 0.92, 1.61, 1.61, 2.3, 2.3.
+        let logits: Vec<f32> = [0.4f32, 0.2, 0.2, 0.1, 0.1].iter().map(|p| p.ln()).collect();
+        let kept = |typical_p| {
+            let found = draws(&logits, SamplingParams { typical_p, ..params() }, 2000);
+            found.iter().map(|&found| found > 0.0).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(0.15), [false, true, false, false, false], "at least one, the lower id of equals");
+        assert_eq!(kept(0.35), [false, true, true, false, false]);
+        assert_eq!(kept(0.7), [true, true, true, false, false]);
+        assert_eq!(kept(0.99), [true; 5]);
+    }
+
+    #[test]
+    fn tokens_named_by_id_are_scored_behind_the_likeliest() {
+        let params = SamplingParams { logprobs: Some(2), logprob_token_ids: vec![0, 3], ..greedy() };
+        let score = sample(&[0.0, 2.0, 1.0, 3.0], &spec(params)).unwrap().unwrap().score.unwrap();
+        assert_eq!(score.top.iter().map(|&(id, _)| id).collect::<Vec<_>>(), [3, 1, 0]);
+        assert!((score.top[0].1 - score.top[2].1 - 3.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_rank_counts_from_one_and_lower_ids_first() {
+        let logits = [1.0, 2.0, 2.0, 0.0];
+        let ranks = [0, 1, 2, 3].map(|id| super::score(&logits, id, 0).unwrap().rank);
+        assert_eq!(ranks, [3, 1, 2, 4]);
+    }
+
+    #[test]
+    fn a_search_is_told_the_adjusted_distribution() {
+        let params = SamplingParams {
+            logprobs: Some(2),
+            logprobs_of: Distribution::Adjusted,
+            allowed_token_ids: vec![0, 2],
+            ..greedy()
+        };
+        let score = sample(&[0.0, 9.0, 0.0], &spec(params)).unwrap().unwrap().score.unwrap();
+        assert_eq!(score.top.iter().map(|&(id, _)| id).collect::<Vec<_>>(), [0, 2]);
+        assert!((score.top[0].1 - 0.5f32.ln()).abs() < 1e-6);
     }
 }

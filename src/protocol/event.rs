@@ -46,14 +46,14 @@ pub struct Started {
     pub model: String,
     /// Ids of the whole prompt, as the model sees it.
     pub prompt_token_ids: Vec<u32>,
-    /// Of `echo`ed prompts only: each prompt token with its log-probability (the first has none).
+    /// Where asked for: each prompt token with its log-probability (the first has none).
     pub prompt_logprobs: Option<Vec<TokenLogprob>>,
-    /// Of `echo`ed prompts only: the prompt's text.
+    /// Where asked for: the prompt's text.
     pub prompt_text: Option<String>,
 }
 
 /// A piece of one choice's output. Empty pieces are not sent, except to carry log-probabilities of tokens whose text is
-/// still held back.
+/// still held back, or ids of tokens that have none where ids were asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Piece {
     /// Which choice, from zero.
@@ -114,7 +114,9 @@ pub struct TokenLogprob {
     pub bytes: Vec<u8>,
     /// Natural logarithm of its probability; `None` for the first token of a prompt.
     pub logprob: Option<f32>,
-    /// The most likely tokens at this place, best first.
+    /// How many tokens are at least as likely at this place, itself counted; `None` where there is no log-probability.
+    pub rank: Option<u32>,
+    /// The most likely tokens at this place, best first; behind them those that were asked for by id.
     pub top: Vec<TopLogprob>,
 }
 
@@ -150,6 +152,8 @@ pub enum StopCause {
     Text(String),
     /// A stop token of the request (end-of-sequence tokens of the model are not named).
     Token(u32),
+    /// It went round in circles (`repetition_detection`).
+    Repetition,
 }
 
 /// The end of a request that succeeded.

@@ -16,12 +16,10 @@ const UNSUPPORTED: &[(&str, AsksNothing)] = &[
     ("num_beams", is_one),
     ("num_beam_groups", is_one),
     ("num_return_sequences", is_one),
-    ("no_repeat_ngram_size", is_zero),
     ("encoder_no_repeat_ngram_size", is_zero),
     ("encoder_repetition_penalty", is_one),
     ("diversity_penalty", is_zero),
     ("penalty_alpha", is_zero),
-    ("typical_p", is_one),
     ("top_h", is_one),
     ("epsilon_cutoff", is_zero),
     ("eta_cutoff", is_zero),
@@ -63,7 +61,9 @@ impl SamplingOptions {
             top_p: read(&config, "top_p", "a number", float)?,
             top_k: read(&config, "top_k", "an integer", Value::as_i64)?,
             min_p: read(&config, "min_p", "a number", float)?,
+            typical_p: read(&config, "typical_p", "a number", float)?,
             repetition_penalty: read(&config, "repetition_penalty", "a number", float)?,
+            no_repeat_ngram_size: read(&config, "no_repeat_ngram_size", "an integer of at least 0", count)?,
             seed: read(&config, "seed", "an integer", Value::as_i64)?,
             max_tokens,
             min_tokens: read(&config, "min_new_tokens", "an integer of at least 0", count)?,
@@ -150,13 +150,15 @@ mod tests {
     fn what_the_peers_chat_client_sends_is_understood() {
         let text = r#"{"do_sample": true, "max_new_tokens": 256, "temperature": 0.6, "top_k": 20, "top_p": 0.95,
             "eos_token_id": [151645, 151643], "bos_token_id": 151643, "pad_token_id": 151643, "seed": 7, "num_beams": 1,
-            "stop_strings": "END", "repetition_penalty": 1.05, "transformers_version": "5.0.0"}"#;
+            "stop_strings": "END", "repetition_penalty": 1.05, "typical_p": 0.9, "no_repeat_ngram_size": 3, "transformers_version": "5.0.0"}"#;
         let options = SamplingOptions::from_generation_config(text).expect("it is good");
         let expected = SamplingOptions {
             temperature: Some(0.6),
             top_p: Some(0.95),
             top_k: Some(20),
+            typical_p: Some(0.9),
             repetition_penalty: Some(1.05),
+            no_repeat_ngram_size: Some(3),
             seed: Some(7),
             max_tokens: Some(256),
             stop: vec!["END".into()],
@@ -178,7 +180,6 @@ mod tests {
     fn ways_of_generating_that_we_lack_are_refused_by_name() {
         for (key, value) in [
             ("num_beams", "4"),
-            ("no_repeat_ngram_size", "3"),
             ("penalty_alpha", "0.6"),
             ("num_return_sequences", "2"),
             ("bad_words_ids", "[[1]]"),

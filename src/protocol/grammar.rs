@@ -48,7 +48,7 @@ impl EventGrammar {
                 Err(format!("{event:?} came after `Started`"))
             }
             (Phase::Generating, Event::Piece(piece)) => {
-                if piece.delta.is_empty() && piece.logprobs.is_empty() {
+                if piece.delta.is_empty() && piece.logprobs.is_empty() && piece.token_ids.is_empty() {
                     return Err(format!("{event:?} adds nothing"));
                 }
                 self.open_choice(piece.choice)?.take(&piece.delta)

@@ -27,6 +27,7 @@ pub use quote::{clipped, clipped_at, quoted};
 pub use record::{LoggedEvent, ResponseRecord, StoredResponse, log_compactly};
 pub use request::{
     AllowedMode, ChatPrompt, Content, ContentPart, GenerationRequest, Message, OutputOptions, Prompt,
-    SamplingOptions, ToolCall, ToolChoice, merge_sampling,
+    PromptTruncation, RepetitionDetection, SamplingOptions, Search, ToolCall, ToolChoice, TruncationSide,
+    merge_sampling,
 };
 pub use text::{LocatedToken, TextAnswer, TextOutput, TextRequest, TextTask};

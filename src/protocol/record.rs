@@ -167,6 +167,7 @@ mod tests {
             text: "a".into(),
             bytes: vec![97],
             logprob: Some(f32::NEG_INFINITY),
+            rank: None,
             top: vec![top],
         };
         let event = Event::Piece(Piece {

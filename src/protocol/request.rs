@@ -18,15 +18,73 @@ pub struct GenerationRequest {
     pub prompt: Prompt,
     /// How to choose tokens.
     pub sampling: SamplingOptions,
-    /// How many continuations, at least one.
+    /// How many continuations are told, at least one.
     pub num_choices: u32,
     /// What the answer is held to, if it is. Reasoning before it and calls of tools are not.
     #[serde(default)]
     pub constraint: Option<Constraint>,
+    /// How those are found.
+    #[serde(default)]
+    pub search: Search,
     /// What to report beside the text.
     pub output: OutputOptions,
     /// Lower runs first.
     pub priority: i32,
+    /// What to do with a prompt that is too long; `None` refuses one that the context does not hold.
+    #[serde(default)]
+    pub truncation: Option<PromptTruncation>,
+    /// Prefixes of this request are shared only with requests of the same salt.
+    #[serde(default)]
+    pub cache_salt: Option<String>,
+}
+
+impl GenerationRequest {
+    /// Sequences that the request takes places for: one for each continuation that is computed, told or not.
+    pub fn num_sequences(&self) -> u32 {
+        match self.search {
+            Search::Sample | Search::Beam { .. } => self.num_choices,
+            Search::BestOf { num_candidates } => num_candidates.max(self.num_choices),
+        }
+    }
+}
+
+/// How continuations are found.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Search {
+    /// Each is sampled by itself and told as it comes.
+    #[default]
+    Sample,
+    /// More are sampled than are told: those of the best mean log-probability, best first, when all have ended.
+    BestOf {
+        /// How many are sampled.
+        num_candidates: u32,
+    },
+    /// Beam search as wide as there are continuations to tell, which come best first when it is over. Nothing is drawn.
+    Beam {
+        /// A beam's score is its summed log-probability by its length to this power.
+        length_penalty: f32,
+    },
+}
+
+/// How a prompt is made shorter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptTruncation {
+    /// How many of its tokens are kept; `None` keeps what the context holds beside the output.
+    pub num_tokens: Option<u32>,
+    /// Which end is cut.
+    pub side: TruncationSide,
+}
+
+/// Which end of a prompt is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TruncationSide {
+    /// The beginning.
+    #[default]
+    Left,
+    /// The end.
+    Right,
 }
 
 /// What to continue.
@@ -74,6 +132,12 @@ pub struct ChatPrompt {
     /// Whether the oldest messages may be left out where all of them do not fit the context.
     #[serde(default)]
     pub drop_oldest_to_fit: bool,
+    /// Whether the tokenizer adds its special tokens to what the template wrote, which commonly has them.
+    #[serde(default)]
+    pub add_special_tokens: bool,
+    /// A template in place of the model's.
+    #[serde(default)]
+    pub chat_template: Option<String>,
 }
 
 /// One message of a conversation.
@@ -193,14 +257,26 @@ pub struct SamplingOptions {
     pub top_k: Option<i64>,
     /// Keep tokens at least this likely relative to the best.
     pub min_p: Option<f32>,
+    /// Keep the tokens whose surprise is closest to what is to be expected, until their probabilities sum to this.
+    #[serde(default)]
+    pub typical_p: Option<f32>,
     /// Divides the logits of tokens seen in prompt or output.
     pub repetition_penalty: Option<f32>,
     /// Subtracted for each time a token was generated.
     pub frequency_penalty: Option<f32>,
     /// Subtracted once if a token was generated.
     pub presence_penalty: Option<f32>,
+    /// No run of so many tokens comes twice, the prompt counted; 0 is off.
+    #[serde(default)]
+    pub no_repeat_ngram_size: Option<u32>,
     /// Added to logits, by token id.
     pub logit_bias: BTreeMap<u32, f32>,
+    /// Only these tokens may come, if there are any.
+    #[serde(default)]
+    pub allowed_token_ids: Vec<u32>,
+    /// Texts that may not come.
+    #[serde(default)]
+    pub bad_words: Vec<String>,
     /// Makes sampling repeatable.
     pub seed: Option<i64>,
     /// Most tokens to generate.
@@ -219,10 +295,30 @@ pub struct SamplingOptions {
     pub include_stop_str_in_output: bool,
     /// Go on past end-of-sequence tokens.
     pub ignore_eos: bool,
+    /// Most tokens of reasoning; then it is ended.
+    #[serde(default)]
+    pub thinking_token_budget: Option<u32>,
+    /// End an output that goes round in circles.
+    #[serde(default)]
+    pub repetition_detection: Option<RepetitionDetection>,
     /// `false` is greedy whatever the temperature.
     pub do_sample: Option<bool>,
     /// Leave special tokens out of the text (default true).
     pub skip_special_tokens: Option<bool>,
+    /// Leave the space that some decoders put between two special tokens (default true).
+    #[serde(default)]
+    pub spaces_between_special_tokens: Option<bool>,
+}
+
+/// When an output goes round in circles: its end is one pattern of tokens, so many times in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepetitionDetection {
+    /// Tokens of the longest pattern that is looked for; 0 looks for none.
+    pub max_pattern_size: u32,
+    /// Tokens of the shortest.
+    pub min_pattern_size: u32,
+    /// How many times in a row, at least 2.
+    pub min_count: u32,
 }
 
 /// Fills what `options` leaves unset from `defaults`. Lists are taken from `defaults` only if empty.
@@ -235,14 +331,18 @@ pub fn merge_sampling(options: SamplingOptions, defaults: &SamplingOptions) -> S
         top_p: options.top_p.or(defaults.top_p),
         top_k: options.top_k.or(defaults.top_k),
         min_p: options.min_p.or(defaults.min_p),
+        typical_p: options.typical_p.or(defaults.typical_p),
         repetition_penalty: options.repetition_penalty.or(defaults.repetition_penalty),
         frequency_penalty: options.frequency_penalty.or(defaults.frequency_penalty),
         presence_penalty: options.presence_penalty.or(defaults.presence_penalty),
+        no_repeat_ngram_size: options.no_repeat_ngram_size.or(defaults.no_repeat_ngram_size),
         logit_bias: if options.logit_bias.is_empty() {
             defaults.logit_bias.clone()
         } else {
             options.logit_bias
         },
+        allowed_token_ids: list(options.allowed_token_ids, &defaults.allowed_token_ids),
+        bad_words: list(options.bad_words, &defaults.bad_words),
         seed: options.seed.or(defaults.seed),
         max_tokens: options.max_tokens.or(defaults.max_tokens),
         max_tokens_default: options.max_tokens_default.or(defaults.max_tokens_default),
@@ -251,8 +351,13 @@ pub fn merge_sampling(options: SamplingOptions, defaults: &SamplingOptions) -> S
         stop_token_ids: list(options.stop_token_ids, &defaults.stop_token_ids),
         include_stop_str_in_output: options.include_stop_str_in_output || defaults.include_stop_str_in_output,
         ignore_eos: options.ignore_eos || defaults.ignore_eos,
+        thinking_token_budget: options.thinking_token_budget.or(defaults.thinking_token_budget),
+        repetition_detection: options.repetition_detection.or(defaults.repetition_detection),
         do_sample: options.do_sample.or(defaults.do_sample),
         skip_special_tokens: options.skip_special_tokens.or(defaults.skip_special_tokens),
+        spaces_between_special_tokens: options
+            .spaces_between_special_tokens
+            .or(defaults.spaces_between_special_tokens),
     }
 }
 
@@ -261,6 +366,21 @@ pub fn merge_sampling(options: SamplingOptions, defaults: &SamplingOptions) -> S
 pub struct OutputOptions {
     /// Report each token's log-probability and this many of the most likely ones.
     pub logprobs: Option<u32>,
+    /// Beside the most likely ones, report these tokens at each place.
+    #[serde(default)]
+    pub logprob_token_ids: Vec<u32>,
     /// Report the prompt too (completions with `echo`), with log-probabilities if `logprobs` is set.
     pub echo: bool,
+    /// Report the prompt's log-probabilities and this many of the most likely tokens at each place.
+    #[serde(default)]
+    pub prompt_logprobs: Option<u32>,
+    /// Report the prompt's text.
+    #[serde(default)]
+    pub prompt_text: bool,
+    /// Report every token, also one that adds no text.
+    #[serde(default)]
+    pub token_ids: bool,
+    /// Tell a choice's output in pieces of this many tokens; 0 and 1 tell each as it comes.
+    #[serde(default)]
+    pub stream_interval: u32,
 }

@@ -16,5 +16,6 @@ mod overload;
 mod replay;
 mod responses;
 mod sdk;
+mod shape;
 mod soak;
 mod support;

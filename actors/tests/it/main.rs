@@ -7,6 +7,8 @@ mod held;
 mod jobs;
 mod load;
 mod recorded;
+mod search;
+mod shape;
 mod shutdown;
 mod sources;
 mod stream;

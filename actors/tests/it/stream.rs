@@ -92,7 +92,7 @@ async fn a_prompt_is_scored_and_nothing_generated() {
     let world = World::letters().await;
     let mut scored =
         request("a longer prompt than one step can hold, which is why its scores come in parts", 0);
-    scored.output = OutputOptions { logprobs: Some(1), echo: true };
+    scored.output = OutputOptions { logprobs: Some(1), echo: true, ..OutputOptions::default() };
     let Prompt::Text { text: prompt, .. } = scored.prompt.clone() else { unreachable!("it is a text") };
     let answer = world.answer(scored).await;
     let Some(Event::Started(started)) = answer.events.iter().find(|event| matches!(event, Event::Started(_)))
@@ -113,7 +113,7 @@ async fn an_echo_with_several_choices_starts_once_the_prompt_is_scored() {
     let world = World::letters().await;
     let mut scored =
         request("a prompt of more than sixty-four tokens, so that it is computed in two steps", 5);
-    scored.output = OutputOptions { logprobs: Some(0), echo: true };
+    scored.output = OutputOptions { logprobs: Some(0), echo: true, ..OutputOptions::default() };
     scored.num_choices = 2;
     let answer = world.answer(scored).await;
     assert_eq!((answer.text(0).len(), answer.text(1).len()), (5, 5));

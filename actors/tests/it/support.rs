@@ -10,7 +10,7 @@ use candlewick_engine::text::TextOptions;
 use candlewick_engine::{LoadOptions, ModelSource};
 use candlewick_protocol::{
     Delta, Event, EventGrammar, Failure, FinishReason, Finished, GenerationRequest, LoadEvent, ModelRef,
-    OutputOptions, Prompt, SamplingOptions, StopCause, Usage,
+    OutputOptions, Prompt, SamplingOptions, Search, StopCause, Usage,
 };
 use tokio::sync::mpsc;
 
@@ -136,8 +136,11 @@ pub fn request(prompt: &str, max_tokens: u32) -> GenerationRequest {
         },
         num_choices: 1,
         constraint: None,
+        search: Search::Sample,
         output: OutputOptions::default(),
         priority: 0,
+        truncation: None,
+        cache_salt: None,
     }
 }
 
@@ -183,7 +186,8 @@ impl Answer {
         }
     }
 
-    /// What is the same however busy the server is and whatever it did before: all but the waiting, and what was cached.
+    /// What is the same however busy the server is and whatever it did before: all but the waiting, what was cached, and
+    /// how the pieces of several choices fell between each other.
     pub fn substance(&self) -> Vec<Event> {
         let events =
             self.events.iter().filter(|event| !matches!(event, Event::Queued | Event::Loading { .. }));
@@ -193,7 +197,14 @@ impl Answer {
             }
             other => other.clone(),
         };
-        events.map(without_cached).collect()
+        let mut events = events.map(without_cached).collect::<Vec<_>>();
+        events.sort_by_key(|event| match event {
+            Event::Piece(piece) => (1, piece.choice),
+            Event::Ended { choice, .. } => (1, *choice),
+            Event::Finished(_) | Event::Failed(_) => (2, 0),
+            _ => (0, 0),
+        });
+        events
     }
 }
 

@@ -1,15 +1,16 @@
 //! `/v1/chat/completions`: the request as a whole.
 
 use candlewick_protocol::{
-    ChatPrompt, Constraint, Content, ContentPart, GenerationRequest, Message, OutputOptions, Prompt,
-    RequestId, ToolChoice, merge_sampling,
+    ChatPrompt, Constraint, Content, ContentPart, GenerationRequest, Message, Prompt, RequestId, ToolChoice,
+    merge_sampling,
 };
 use serde_json::{Map, Value};
 
 use super::fields::{Fields, wrong_type};
 use super::format::read_constraint;
 use super::messages::read_messages;
-use super::sampling::{check_token_limits, read_generation_config, read_num_choices, read_sampling};
+use super::sampling::{check_token_limits, read_generation_config, read_sampling};
+use super::shape::{read_cache_salt, read_choices, read_num_top, read_output, read_truncation};
 use super::shared::{
     ReplyOptions, read_harmless, read_model, read_priority, read_request_id, read_stream, refuse_unsupported,
 };
@@ -48,13 +49,13 @@ pub fn read_chat(
     check_token_limits(&sampling)?;
 
     let echo = fields.flag("echo")?;
-    let num_choices = read_num_choices(&mut fields)?;
+    let choices = read_choices(&mut fields, stream.is_some())?;
     let logprobs = read_logprobs(&mut fields, settings.max_logprobs)?;
+    let output = read_output(&mut fields, logprobs, false, stream.is_some(), settings)?;
     let echo_text = if echo { echoed(&messages) } else { None };
     let reply = ReplyOptions {
         stream,
         model: model_name,
-        return_token_ids: fields.flag("return_token_ids")?,
         tokens_as_token_ids: fields.flag("return_tokens_as_token_ids")?,
         hide_reasoning: !fields.bool("include_reasoning")?.unwrap_or(true),
         echo_service_tier: read_harmless(&mut fields)?,
@@ -62,7 +63,9 @@ pub fn read_chat(
         reasoning_fields: settings.reasoning_fields,
         calls_are_function_calls: are_functions,
         request_id: read_request_id(&mut fields)?,
-    };
+        ..ReplyOptions::default()
+    }
+    .reporting(&output);
     let prompt = ChatPrompt {
         messages,
         tools,
@@ -73,23 +76,29 @@ pub fn read_chat(
         add_generation_prompt,
         continue_final_message,
         drop_oldest_to_fit: false,
+        add_special_tokens: fields.flag("add_special_tokens")?,
+        chat_template: read_template(&mut fields, settings)?,
     };
     let constraint = read_constraint(&mut fields)?;
     check_forms(constraint.as_ref(), &prompt.tool_choice)?;
+    let (truncation, cache_salt) = (read_truncation(&mut fields)?, read_cache_salt(&mut fields)?);
     let priority = read_priority(&mut fields)?;
     refuse_chat_only(&mut fields)?;
     refuse_unsupported(&mut fields)?;
-    fields.finish();
+    fields.finish_request(settings.strict_fields)?;
 
     let generation = GenerationRequest {
         request_id: reply.request_id.as_deref().map_or(request_id, RequestId::from),
         model,
         prompt: Prompt::Chat(prompt),
         sampling,
-        num_choices,
         constraint,
-        output: OutputOptions { logprobs, echo: false },
+        num_choices: choices.num,
+        search: choices.search,
+        output,
         priority,
+        truncation,
+        cache_salt,
     };
     Ok(ChatCall { generation, reply })
 }
@@ -120,15 +129,27 @@ pub fn read_turn(fields: &mut Fields) -> Result<(bool, bool), ApiError> {
 
 fn read_logprobs(fields: &mut Fields, max: u32) -> Result<Option<u32>, ApiError> {
     let wanted = fields.flag("logprobs")?;
-    let top = fields.integer("top_logprobs", 0..=i64::from(max))?;
+    let top = read_num_top(fields, "top_logprobs", max)?;
     match (wanted, top) {
         (false, Some(top)) if top > 0 => Err(ApiError::invalid(
             "top_logprobs",
             "`top_logprobs` is only allowed together with `logprobs: true`",
         )),
         (false, _) => Ok(None),
-        (true, top) => Ok(Some(u32::try_from(top.unwrap_or(0)).expect("the range fits u32"))),
+        (true, top) => Ok(Some(top.unwrap_or(0))),
     }
+}
+
+/// A template of the request's own, where the server trusts its clients with that.
+pub fn read_template(fields: &mut Fields, settings: &ApiSettings) -> Result<Option<String>, ApiError> {
+    let template = fields.string("chat_template")?;
+    if template.is_some() && !settings.trust_request_chat_template {
+        return Err(ApiError::unsupported(
+            fields.path("chat_template"),
+            "`chat_template` is not taken from requests: the server was not started with --trust-request-chat-template",
+        ));
+    }
+    Ok(template)
 }
 
 /// Variables for the template: `reasoning_effort` first, then what the client names itself, which wins.
@@ -174,11 +195,7 @@ fn refuse_chat_only(fields: &mut Fields) -> Result<(), ApiError> {
     fields.refuse("prediction", "there is no predicted output", never)?;
     fields.refuse("web_search_options", "there is no web search; give the model a tool", never)?;
     fields.refuse("verbosity", "say in the prompt how long answers should be", |value| value == "medium")?;
-    fields.refuse("chat_template", "templates come from the model or the server's settings", never)?;
     fields.refuse("mm_processor_kwargs", "media are not supported yet", never)?;
     fields.refuse("media_io_kwargs", "media are not supported yet", never)?;
-    fields.refuse("tool_prompt", "the model's chat template presents the tools", never)?;
-    fields.refuse("add_special_tokens", "chat templates hold their special tokens", |value| {
-        value == &Value::Bool(false)
-    })
+    fields.refuse("tool_prompt", "the model's chat template presents the tools", never)
 }

@@ -1,11 +1,12 @@
 //! `/v1/completions`: the request as a whole.
 
-use candlewick_protocol::{GenerationRequest, OutputOptions, Prompt, RequestId, merge_sampling};
+use candlewick_protocol::{GenerationRequest, Prompt, RequestId, merge_sampling};
 use serde_json::{Map, Value};
 
 use super::fields::{Fields, token_ids_at, wrong_type};
 use super::format::read_constraint;
-use super::sampling::{check_token_limits, read_generation_config, read_num_choices, read_sampling};
+use super::sampling::{check_token_limits, read_generation_config, read_sampling};
+use super::shape::{read_cache_salt, read_choices, read_num_top, read_output, read_truncation};
 use super::shared::{
     ReplyOptions, read_harmless, read_model, read_priority, read_request_id, read_stream, refuse_unsupported,
 };
@@ -48,14 +49,12 @@ pub fn read_completions(
     sampling.max_tokens_default = Some(MAX_TOKENS_DEFAULT);
     check_token_limits(&sampling)?;
 
-    let num_choices = read_num_choices(&mut fields)?;
-    let logprobs = fields.integer("logprobs", 0..=i64::from(settings.max_logprobs))?;
-    let output =
-        OutputOptions { logprobs: logprobs.map(|top| u32::try_from(top).expect("the range fits u32")), echo };
+    let choices = read_choices(&mut fields, stream.is_some())?;
+    let logprobs = read_num_top(&mut fields, "logprobs", settings.max_logprobs)?;
+    let output = read_output(&mut fields, logprobs, echo, stream.is_some(), settings)?;
     let reply = ReplyOptions {
         stream,
         model: model_name,
-        return_token_ids: fields.flag("return_token_ids")?,
         tokens_as_token_ids: fields.flag("return_tokens_as_token_ids")?,
         hide_reasoning: false,
         echo_service_tier: read_harmless(&mut fields)?,
@@ -63,12 +62,15 @@ pub fn read_completions(
         reasoning_fields: settings.reasoning_fields,
         calls_are_function_calls: false,
         request_id: read_request_id(&mut fields)?,
-    };
+        ..ReplyOptions::default()
+    }
+    .reporting(&output);
+    let (truncation, cache_salt) = (read_truncation(&mut fields)?, read_cache_salt(&mut fields)?);
     let constraint = read_constraint(&mut fields)?;
     let priority = read_priority(&mut fields)?;
     fields.refuse("prompt_embeds", "send `prompt` as text or token ids", |_| false)?;
     refuse_unsupported(&mut fields)?;
-    fields.finish();
+    fields.finish_request(settings.strict_fields)?;
 
     let request_id = reply.request_id.as_deref().map_or(request_id, RequestId::from);
     let generations = prompts.into_iter().map(|prompt| GenerationRequest {
@@ -76,10 +78,13 @@ pub fn read_completions(
         model: model.clone(),
         prompt,
         sampling: sampling.clone(),
-        num_choices,
+        num_choices: choices.num,
+        search: choices.search,
         constraint: constraint.clone(),
         output: output.clone(),
         priority,
+        truncation,
+        cache_salt: cache_salt.clone(),
     });
     Ok(CompletionsCall { generations: generations.collect(), reply })
 }

@@ -1,7 +1,7 @@
 //! Reading a JSON object field by field, so that every fault is named by its path and says what would be right.
 //!
 //! `null` is the same as absent everywhere, as OpenAI's clients send it. What nobody took is left over at the end and is
-//! logged: unknown fields are ignored, never refused.
+//! logged: unknown fields are ignored, unless the server was told to be strict about those of the request itself.
 
 use std::ops::RangeInclusive;
 
@@ -167,6 +167,17 @@ impl Fields {
                 Err(ApiError::unsupported(path.as_str(), format!("`{path}` is not supported: {why}")))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Logs what nobody took, or refuses it if the server is strict.
+    pub fn finish_request(self, is_strict: bool) -> Result<(), ApiError> {
+        match self.map.keys().next().filter(|_| is_strict) {
+            Some(name) => Err(ApiError::unknown(self.path(name))),
+            None => {
+                self.finish();
+                Ok(())
+            }
         }
     }
 

@@ -11,6 +11,7 @@ mod items;
 mod messages;
 mod responses;
 mod sampling;
+mod shape;
 mod shared;
 mod strict;
 mod text;

@@ -1,15 +1,16 @@
 //! `/v1/responses`: the request as a whole.
 
 use candlewick_protocol::{
-    ChatPrompt, Constraint, GenerationRequest, OutputOptions, Prompt, RequestId, merge_sampling, quoted,
+    ChatPrompt, Constraint, GenerationRequest, Prompt, RequestId, Search, merge_sampling, quoted,
 };
 use serde_json::{Map, Value, json};
 
-use super::chat::{check_forms, read_template_kwargs};
+use super::chat::{check_forms, read_template, read_template_kwargs};
 use super::fields::Fields;
 use super::format::{read_constraint, read_format};
 use super::items::read_input;
 use super::sampling::{check_token_limits, read_generation_config, read_sampling};
+use super::shape::{read_cache_salt, read_num_top, read_output, read_truncation};
 use super::shared::{
     read_harmless, read_model, read_priority, read_request_id, read_stream, refuse_unsupported,
 };
@@ -96,9 +97,12 @@ pub fn read_responses(
         template_kwargs: read_template_kwargs(&mut fields)?,
         add_generation_prompt: true,
         drop_oldest_to_fit: truncation == "auto",
+        chat_template: read_template(&mut fields, settings)?,
         ..ChatPrompt::default()
     };
     let priority = read_priority(&mut fields)?;
+    let cache_salt = read_cache_salt(&mut fields)?;
+    let cut = read_truncation(&mut fields)?;
     refuse_responses_only(&mut fields)?;
     let constraint = match (format, read_constraint(&mut fields)?) {
         (Some(format), Some(other)) => {
@@ -111,7 +115,8 @@ pub fn read_responses(
     };
     check_forms(constraint.as_ref(), &prompt.tool_choice)?;
     refuse_unsupported(&mut fields)?;
-    fields.finish();
+    let output = read_output(&mut fields, logprobs, false, stream, settings)?;
+    fields.finish_request(settings.strict_fields)?;
 
     let echo = Echo {
         background,
@@ -136,8 +141,11 @@ pub fn read_responses(
         sampling,
         num_choices: 1,
         constraint,
-        output: OutputOptions { logprobs, echo: false },
+        search: Search::Sample,
+        output,
         priority,
+        truncation: cut,
+        cache_salt,
     };
     Ok(ResponsesCall { generation, input, instructions, previous, stream, background, store, head })
 }
@@ -187,8 +195,8 @@ fn read_logprobs(fields: &mut Fields, max: u32) -> Result<Option<u32>, ApiError>
         let path = format!("{path}.{index}");
         wanted |= check_include(&path, item.as_str().unwrap_or_default())?;
     }
-    let top = fields.integer("top_logprobs", 0..=i64::from(max))?.unwrap_or(0);
-    Ok(wanted.then(|| u32::try_from(top).expect("the range fits u32")))
+    let top = read_num_top(fields, "top_logprobs", max)?.unwrap_or(0);
+    Ok(wanted.then_some(top))
 }
 
 /// Checks a word of `include`; returns whether it asks for log-probabilities.
@@ -361,6 +369,14 @@ fn refuse_responses_only(fields: &mut Fields) -> Result<(), ApiError> {
     fields.refuse("previous_input_messages", "send them as items of `input`", is_empty)?;
     fields.refuse("enable_response_messages", "the answer is in `output`", off)?;
     fields.refuse("n", "a response is one answer; send the request again for another", |n| n == 1)?;
-    fields.refuse("chat_template", "templates come from the model or the server's settings", never)?;
+    fields.refuse("best_of", "a response is one answer, and none is chosen among several", |best| {
+        best.as_f64().is_some_and(|best| best <= 1.0)
+    })?;
+    fields.refuse("use_beam_search", "a response is sampled; completions and chats can be searched", off)?;
+    fields.refuse("length_penalty", "it belongs to beam search", |penalty| penalty == 1)?;
+    let why = "a response has no place for it; completions and chats do";
+    fields.refuse("prompt_logprobs", why, never)?;
+    fields.refuse("return_prompt_text", why, off)?;
+    fields.refuse("return_token_ids", why, off)?;
     fields.refuse("mm_processor_kwargs", "media are not supported yet", never)
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use candlewick_protocol::{SamplingOptions, quoted};
+use candlewick_protocol::{RepetitionDetection, SamplingOptions, quoted};
 use serde_json::Value;
 
-use super::fields::{Fields, integer_at, wrong_type};
+use super::fields::{Fields, wrong_type};
 use crate::error::ApiError;
 
 /// Most stop strings in a request.
 const NUM_STOP_MAX: usize = 4;
+/// Most words that may not come.
+const NUM_BAD_WORDS_MAX: usize = 128;
 
 /// Reads all fields that choose tokens, except `max_tokens`, whose rules differ by route.
 pub fn read_sampling(fields: &mut Fields) -> Result<SamplingOptions, ApiError> {
@@ -19,10 +21,14 @@ pub fn read_sampling(fields: &mut Fields) -> Result<SamplingOptions, ApiError> {
         top_p: fields.number("top_p", "above 0 and at most 1", |p| p > 0.0 && p <= 1.0)?,
         top_k: fields.integer("top_k", -1..=i64::from(u32::MAX))?,
         min_p: fields.number("min_p", "from 0 to 1", within(0.0, 1.0))?,
+        typical_p: fields.number("typical_p", "above 0 and at most 1", |p| p > 0.0 && p <= 1.0)?,
+        no_repeat_ngram_size: fields.count("no_repeat_ngram_size", 0)?,
         repetition_penalty: fields.number("repetition_penalty", "above 0", |penalty| penalty > 0.0)?,
         frequency_penalty: fields.number("frequency_penalty", "from -2 to 2", within(-2.0, 2.0))?,
         presence_penalty: fields.number("presence_penalty", "from -2 to 2", within(-2.0, 2.0))?,
         logit_bias: read_logit_bias(fields)?,
+        allowed_token_ids: read_allowed(fields)?,
+        bad_words: read_bad_words(fields)?,
         // -1 is vLLM's way to say that there is none; as a seed it would be as good as any other.
         seed: fields.integer("seed", i64::MIN..=i64::MAX)?.filter(|seed| *seed != -1),
         max_tokens: None,
@@ -32,9 +38,54 @@ pub fn read_sampling(fields: &mut Fields) -> Result<SamplingOptions, ApiError> {
         stop_token_ids: fields.token_ids("stop_token_ids")?.unwrap_or_default(),
         include_stop_str_in_output: fields.flag("include_stop_str_in_output")?,
         ignore_eos: fields.flag("ignore_eos")?,
+        thinking_token_budget: read_thinking_budget(fields)?,
+        repetition_detection: read_repetition(fields)?,
         do_sample: fields.bool("do_sample")?,
         skip_special_tokens: fields.bool("skip_special_tokens")?,
+        spaces_between_special_tokens: fields.bool("spaces_between_special_tokens")?,
     })
+}
+
+fn read_allowed(fields: &mut Fields) -> Result<Vec<u32>, ApiError> {
+    match fields.token_ids("allowed_token_ids")? {
+        Some(ids) if ids.is_empty() => Err(ApiError::invalid(
+            fields.path("allowed_token_ids"),
+            "`allowed_token_ids` must not be an empty list: nothing could be generated",
+        )),
+        ids => Ok(ids.unwrap_or_default()),
+    }
+}
+
+fn read_bad_words(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
+    let path = fields.path("bad_words");
+    let items = fields.list("bad_words")?.unwrap_or_default();
+    if items.len() > NUM_BAD_WORDS_MAX {
+        let message = format!("`bad_words` holds at most {NUM_BAD_WORDS_MAX} words, not {}", items.len());
+        return Err(ApiError::invalid(path, message));
+    }
+    let words = items.into_iter().enumerate().map(|(index, item)| match item {
+        Value::String(word) if !word.trim().is_empty() => Ok(word),
+        other => Err(wrong_type(&format!("{path}.{index}"), "a string that is not empty", &other)),
+    });
+    words.collect()
+}
+
+/// -1 sets no limit.
+fn read_thinking_budget(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    let budget = fields.integer("thinking_token_budget", -1..=i64::from(u32::MAX))?;
+    Ok(budget.and_then(|budget| u32::try_from(budget).ok()))
+}
+
+/// An object without `max_pattern_size` looks for nothing. What does not fit together is found when it is resolved.
+fn read_repetition(fields: &mut Fields) -> Result<Option<RepetitionDetection>, ApiError> {
+    let Some(mut detection) = fields.object("repetition_detection")? else { return Ok(None) };
+    let read = RepetitionDetection {
+        max_pattern_size: detection.count("max_pattern_size", 0)?.unwrap_or(0),
+        min_pattern_size: detection.count("min_pattern_size", 0)?.unwrap_or(0),
+        min_count: detection.count("min_count", 0)?.unwrap_or(0),
+    };
+    detection.finish();
+    Ok(Some(read))
 }
 
 fn read_logit_bias(fields: &mut Fields) -> Result<BTreeMap<u32, f32>, ApiError> {
@@ -82,26 +133,6 @@ fn read_stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         }
     }
     Ok(stop)
-}
-
-/// Reads `n`, and refuses `best_of` beyond it.
-pub fn read_num_choices(fields: &mut Fields) -> Result<u32, ApiError> {
-    let n = fields.integer("n", 1..=128)?.unwrap_or(1);
-    let path = fields.path("best_of");
-    if let Some(best_of) = fields.take("best_of") {
-        let best_of = integer_at(&path, &best_of, 0..=128)?;
-        // 0 and 1 are what clients send who want nothing of it.
-        if best_of > n {
-            return Err(ApiError::unsupported(
-                path,
-                "`best_of` above `n` is not supported: all choices are returned",
-            ));
-        }
-        if best_of > 1 && best_of < n {
-            return Err(ApiError::invalid(path, format!("`best_of` must be at least `n`, which is {n}")));
-        }
-    }
-    Ok(u32::try_from(n).expect("the range fits u32"))
 }
 
 /// Reads the JSON text of `generation_config`, which `transformers` clients send for what OpenAI has no field for.

@@ -1,6 +1,6 @@
 //! What chat and completions have in common beside sampling: the model, streaming, harmless fields, refused fields.
 
-use candlewick_protocol::ModelRef;
+use candlewick_protocol::{ModelRef, OutputOptions};
 use serde_json::Value;
 
 use super::fields::{Fields, wrong_type};
@@ -8,7 +8,7 @@ use crate::ReasoningFields;
 use crate::error::ApiError;
 
 /// How the answer is to be written.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReplyOptions {
     /// In chunks, and how; `None` is whole.
     pub stream: Option<StreamOptions>,
@@ -16,6 +16,14 @@ pub struct ReplyOptions {
     pub model: Option<String>,
     /// Report token ids.
     pub return_token_ids: bool,
+    /// Report the prompt's text.
+    pub return_prompt_text: bool,
+    /// Put the prompt before the answer (`echo` of completions).
+    pub echo_prompt: bool,
+    /// How many of the likeliest tokens are told at each place of the answer.
+    pub num_top: u32,
+    /// As many at each place of the prompt, in a list of its own.
+    pub prompt_logprobs: Option<u32>,
     /// Write tokens of log-probabilities as `token_id:N`.
     pub tokens_as_token_ids: bool,
     /// The client sent a `service_tier`, and is told which it gets.
@@ -30,6 +38,20 @@ pub struct ReplyOptions {
     pub echo_text: Option<String>,
     /// The id for the object, if the body names one.
     pub request_id: Option<String>,
+}
+
+impl ReplyOptions {
+    /// What is written of what is reported.
+    pub fn reporting(self, output: &OutputOptions) -> Self {
+        Self {
+            return_token_ids: output.token_ids,
+            return_prompt_text: output.prompt_text,
+            echo_prompt: output.echo,
+            num_top: output.logprobs.unwrap_or(0),
+            prompt_logprobs: output.prompt_logprobs,
+            ..self
+        }
+    }
 }
 
 /// `stream_options`.
@@ -135,30 +157,8 @@ pub fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
         Value::Object(map) => map.is_empty(),
         _ => false,
     };
-    let is = |wanted: f64| move |value: &Value| value.as_f64() == Some(wanted);
-    let off = |value: &Value| value == &Value::Bool(false);
-    let on = |value: &Value| value == &Value::Bool(true);
 
-    fields.refuse("use_beam_search", "choose `n` and `temperature` instead", off)?;
-    fields.refuse("length_penalty", "it belongs to beam search", is(1.0))?;
-    fields.refuse("typical_p", "choose `top_p` or `min_p` instead", is(1.0))?;
-    fields.refuse("no_repeat_ngram_size", "choose `repetition_penalty` instead", is(0.0))?;
-    fields.refuse("allowed_token_ids", "choose `logit_bias` instead", is_empty)?;
-    fields.refuse("bad_words", "choose `logit_bias` instead", is_empty)?;
-    fields.refuse("logprob_token_ids", "choose `top_logprobs` instead", is_empty)?;
-    fields.refuse("prompt_logprobs", "choose `/v1/completions` with `echo` and `logprobs`", never)?;
-    fields.refuse("truncate_prompt_tokens", "shorten the prompt before sending it", never)?;
-    fields.refuse(
-        "thinking_token_budget",
-        "limit the whole answer with `max_completion_tokens`",
-        is(-1.0),
-    )?;
-    fields.refuse("repetition_detection", "choose `repetition_penalty` instead", is_empty)?;
     fields.refuse("vllm_xargs", "there are no custom processors", is_empty)?;
-    fields.refuse("spaces_between_special_tokens", "text is decoded as the tokenizer says", on)?;
-    fields.refuse("return_prompt_text", "choose `echo` on `/v1/completions` instead", off)?;
-    fields.refuse("stream_interval", "each piece is sent as it comes", is(1.0))?;
-    fields.refuse("cache_salt", "the prefix cache cannot be partitioned yet", never)?;
     for name in ["kv_transfer_params", "ec_transfer_params"] {
         fields.refuse(name, "there is no disaggregated serving", is_empty)?;
     }

@@ -1,7 +1,8 @@
 //! Requests: what they become, and which path a fault names.
 
 use candlewick_protocol::{
-    AllowedMode, Content, ErrorKind, GenerationRequest, Prompt, RequestId, ToolChoice,
+    AllowedMode, Content, ErrorKind, GenerationRequest, Prompt, PromptTruncation, RequestId, Search,
+    ToolChoice, TruncationSide,
 };
 use serde_json::{Map, Value, json};
 
@@ -154,10 +155,8 @@ fn what_is_known_and_not_supported_is_refused_by_name() {
     for (field, value) in [
         ("modalities", json!(["text", "audio"])),
         ("audio", json!({"voice": "alloy"})),
-        ("use_beam_search", json!(true)),
-        ("best_of", json!(3)),
-        ("cache_salt", json!("x")),
-        ("prompt_logprobs", json!(1)),
+        ("vllm_xargs", json!({"a": 1})),
+        ("kv_transfer_params", json!({"a": 1})),
         ("chat_template", json!("{{ messages }}")),
     ] {
         assert_fault(chat(json!({field: value})), UNSUPPORTED, field);
@@ -166,6 +165,111 @@ fn what_is_known_and_not_supported_is_refused_by_name() {
         "guided_json": null, "verbosity": "medium"}))
     .expect("asking for nothing is no fault");
     chat(json!({"never_heard_of": 1})).expect("unknown fields are ignored");
+}
+
+#[test]
+fn what_limits_the_choice_of_tokens_is_read() {
+    let request = chat(json!({
+        "typical_p": 0.9, "no_repeat_ngram_size": 3, "allowed_token_ids": [1, 2], "bad_words": ["a", " b"],
+        "thinking_token_budget": 40, "spaces_between_special_tokens": false,
+        "repetition_detection": {"max_pattern_size": 8, "min_pattern_size": 2, "min_count": 3},
+    }));
+    let sampling = request.expect("it is good").sampling;
+    assert_eq!((sampling.typical_p, sampling.no_repeat_ngram_size), (Some(0.9), Some(3)));
+    assert_eq!((sampling.allowed_token_ids, sampling.bad_words), (vec![1, 2], vec!["a".into(), " b".into()]));
+    assert_eq!(sampling.thinking_token_budget, Some(40));
+    assert_eq!(sampling.spaces_between_special_tokens, Some(false));
+    assert_eq!(sampling.repetition_detection.expect("it was sent").min_count, 3);
+    assert_eq!(
+        chat(json!({"thinking_token_budget": -1})).expect("good").sampling.thinking_token_budget,
+        None
+    );
+    for (field, value) in [
+        ("typical_p", json!(0)),
+        ("typical_p", json!(1.5)),
+        ("no_repeat_ngram_size", json!(-1)),
+        ("allowed_token_ids", json!([])),
+        ("bad_words", json!(vec!["x"; 129])),
+        ("thinking_token_budget", json!(-2)),
+    ] {
+        assert_fault(chat(json!({field: value})), INVALID, field);
+    }
+    assert_fault(chat(json!({"bad_words": ["a", " "]})), INVALID, "bad_words.1");
+    let pattern = json!({"repetition_detection": {"max_pattern_size": -1}});
+    assert_fault(chat(pattern), INVALID, "repetition_detection.max_pattern_size");
+}
+
+#[test]
+fn how_choices_are_found_is_read_and_what_is_chosen_among_many_is_not_streamed() {
+    let search =
+        |more| chat(more).map(|request| (request.num_choices, request.search, request.num_sequences()));
+    assert_eq!(search(json!({"n": 2})).expect("good"), (2, Search::Sample, 2));
+    assert_eq!(search(json!({"n": 2, "best_of": 2})).expect("good"), (2, Search::Sample, 2));
+    assert_eq!(
+        search(json!({"n": 2, "best_of": 5})).expect("good"),
+        (2, Search::BestOf { num_candidates: 5 }, 5)
+    );
+    let beam = search(json!({"n": 4, "use_beam_search": true, "length_penalty": 0.5})).expect("good");
+    assert_eq!(beam, (4, Search::Beam { length_penalty: 0.5 }, 4));
+    assert_fault(search(json!({"n": 3, "best_of": 2})), INVALID, "best_of");
+    assert_fault(search(json!({"best_of": 3, "stream": true})), INVALID, "best_of");
+    assert_fault(search(json!({"best_of": 3, "use_beam_search": true})), INVALID, "best_of");
+    assert_fault(search(json!({"use_beam_search": true, "stream": true})), INVALID, "use_beam_search");
+    assert_fault(search(json!({"length_penalty": 0.5})), INVALID, "length_penalty");
+    search(json!({"length_penalty": 1, "use_beam_search": false, "stream": true})).expect("nothing is asked");
+}
+
+#[test]
+fn what_is_told_and_kept_of_the_prompt_is_read() {
+    let request = chat(json!({
+        "prompt_logprobs": 3, "logprob_token_ids": [7], "logprobs": true, "return_prompt_text": true,
+        "return_token_ids": true, "stream_interval": 4, "truncate_prompt_tokens": 9, "truncation_side": "right",
+        "cache_salt": "tenant-1", "add_special_tokens": true,
+    }))
+    .expect("it is good");
+    let output = request.output;
+    assert_eq!((output.prompt_logprobs, output.stream_interval), (Some(3), 4));
+    assert!(output.prompt_text && output.token_ids && output.logprob_token_ids == [7]);
+    let truncation = PromptTruncation { num_tokens: Some(9), side: TruncationSide::Right };
+    assert_eq!((request.truncation, request.cache_salt.as_deref()), (Some(truncation), Some("tenant-1")));
+    let Prompt::Chat(prompt) = request.prompt else { panic!("a chat") };
+    assert!(prompt.add_special_tokens);
+
+    let all = |more| chat(more).expect("it is good");
+    assert_eq!(all(json!({"prompt_logprobs": -1})).output.prompt_logprobs, Some(20), "the server's limit");
+    assert_eq!(all(json!({"logprobs": true, "top_logprobs": -1})).output.logprobs, Some(20));
+    let model_limit = Some(PromptTruncation { num_tokens: None, side: TruncationSide::Left });
+    assert_eq!(all(json!({"truncate_prompt_tokens": -1})).truncation, model_limit);
+    for (field, value) in [
+        ("prompt_logprobs", json!(21)),
+        ("prompt_logprobs", json!(-2)),
+        ("truncate_prompt_tokens", json!(0)),
+        ("truncate_prompt_tokens", json!(-2)),
+        ("truncation_side", json!("middle")),
+        ("stream_interval", json!(0)),
+        ("cache_salt", json!("")),
+        ("cache_salt", json!("a/b")),
+        ("cache_salt", json!("x".repeat(129))),
+    ] {
+        assert_fault(chat(json!({field: value})), INVALID, field);
+    }
+    assert_fault(chat(json!({"prompt_logprobs": 1, "stream": true})), INVALID, "prompt_logprobs");
+}
+
+#[test]
+fn a_server_can_be_told_to_trust_and_to_be_strict() {
+    let settings =
+        ApiSettings { trust_request_chat_template: true, strict_fields: true, ..ApiSettings::default() };
+    let read = |more: Value| {
+        let mut body = object(json!({"model": "acme/m", "messages": [{"role": "user", "content": "hi"}]}));
+        body.extend(object(more));
+        read_chat(body, RequestId::from("id"), &settings).map(|call| call.generation)
+    };
+    let Prompt::Chat(prompt) = read(json!({"chat_template": "{{ messages }}"})).expect("good").prompt else {
+        panic!("a chat")
+    };
+    assert_eq!(prompt.chat_template.as_deref(), Some("{{ messages }}"));
+    assert_fault(read(json!({"temprature": 1})), Fault::UnknownParameter, "temprature");
 }
 
 #[test]

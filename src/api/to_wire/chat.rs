@@ -3,7 +3,7 @@
 use candlewick_protocol::{Delta, FinishReason, Piece, Started, StopCause, Usage};
 
 use super::head::{Head, fingerprint, finish_reason, stop_reason, usage};
-use super::logprobs::chat_logprobs;
+use super::logprobs::{chat_logprobs, prompt_logprobs};
 use crate::collect::{Collected, CollectedChoice};
 use crate::sse::Chunks;
 use crate::wire::chat::{
@@ -26,6 +26,10 @@ pub fn chat_completion(head: &Head, collected: Collected) -> ChatCompletion {
         system_fingerprint: fingerprint(&started.model),
         choices: choices.into_iter().map(|choice| chat_choice(head, choice)).collect(),
         usage: usage(&counts),
+        prompt_logprobs: options
+            .prompt_logprobs
+            .map(|num_top| prompt_logprobs(started.prompt_logprobs.as_deref().unwrap_or_default(), num_top)),
+        prompt_text: started.prompt_text.filter(|_| options.return_prompt_text),
         prompt_token_ids: options.return_token_ids.then_some(started.prompt_token_ids),
     }
 }
@@ -113,6 +117,7 @@ impl ChatChunks {
             choices,
             usage,
             prompt_token_ids: None,
+            prompt_text: None,
         }
     }
 
@@ -155,6 +160,7 @@ impl Chunks for ChatChunks {
                 chunks.push(self.chunk(vec![self.choice(index, delta)]));
             }
         }
+        chunks[0].prompt_text = started.prompt_text.filter(|_| self.head.options.return_prompt_text);
         if self.head.options.return_token_ids {
             chunks[0].prompt_token_ids = Some(started.prompt_token_ids);
         }

@@ -3,7 +3,7 @@
 use candlewick_protocol::{Delta, FinishReason, Piece, Started, StopCause, TokenLogprob, Usage};
 
 use super::head::{Head, fingerprint, stop_reason, usage};
-use super::logprobs::completion_logprobs;
+use super::logprobs::{completion_logprobs, echoed, prompt_logprobs};
 use crate::collect::{Collected, CollectedChoice};
 use crate::sse::Chunks;
 use crate::wire::completions::{Completion, CompletionChoice, CompletionLogprobs};
@@ -46,17 +46,23 @@ fn base_index(prompt: usize, num_choices: u32) -> u32 {
 fn whole_choice(head: &Head, base: u32, started: &Started, choice: CollectedChoice) -> CompletionChoice {
     let options = &head.options;
     let logprobs = choice.logprobs.map(|tokens| {
-        let prompt = started.prompt_logprobs.as_deref().unwrap_or_default();
-        let all: Vec<TokenLogprob> = prompt.iter().cloned().chain(tokens).collect();
+        let prompt = started.prompt_logprobs.as_deref().filter(|_| options.echo_prompt);
+        let prompt = echoed(prompt.unwrap_or_default(), options.num_top);
+        let all: Vec<TokenLogprob> = prompt.into_iter().chain(tokens).collect();
         completion_logprobs(&all, &mut 0, options.tokens_as_token_ids)
     });
+    let prompt_text = started.prompt_text.as_ref();
     CompletionChoice {
-        text: started.prompt_text.clone().unwrap_or_default() + &choice.text,
+        text: prompt_text.filter(|_| options.echo_prompt).cloned().unwrap_or_default() + &choice.text,
         index: base + choice.index,
         logprobs,
         finish_reason: Some(finish_reason(choice.reason)),
         stop_reason: stop_reason(choice.stop),
         prompt_token_ids: options.return_token_ids.then(|| started.prompt_token_ids.clone()),
+        prompt_logprobs: options
+            .prompt_logprobs
+            .map(|num_top| prompt_logprobs(started.prompt_logprobs.as_deref().unwrap_or_default(), num_top)),
+        prompt_text: prompt_text.filter(|_| options.return_prompt_text).cloned(),
         token_ids: options.return_token_ids.then_some(choice.token_ids),
     }
 }
@@ -120,6 +126,8 @@ impl CompletionChunks {
             finish_reason: None,
             stop_reason: None,
             prompt_token_ids: None,
+            prompt_logprobs: None,
+            prompt_text: None,
             token_ids: None,
         }
     }
@@ -136,17 +144,22 @@ impl Chunks for CompletionChunks {
     fn started(&mut self, source: usize, started: Started) -> Vec<Completion> {
         self.canonical = started.model;
         self.counts.prompt_tokens += started.prompt_token_ids.len() as u64;
-        let with_ids = self.head.options.return_token_ids;
-        if started.prompt_text.is_none() && !with_ids {
+        let options = &self.head.options;
+        let (with_ids, with_text) = (options.return_token_ids, options.return_prompt_text);
+        let is_echoed = options.echo_prompt;
+        if !is_echoed && !with_ids && !with_text {
             return Vec::new();
         }
         let base = base_index(source, self.num_choices);
-        let tokens = started.prompt_logprobs.unwrap_or_default();
-        let text = started.prompt_text.unwrap_or_default();
+        let tokens = started.prompt_logprobs.filter(|_| is_echoed).unwrap_or_default();
+        let tokens = echoed(&tokens, self.head.options.num_top);
+        let prompt_text = started.prompt_text;
+        let text = prompt_text.as_ref().filter(|_| is_echoed).cloned().unwrap_or_default();
         let chunks = (base..base + self.num_choices).map(|index| {
             let logprobs = self.lists(index, &tokens);
             let mut choice = self.choice(index, text.clone(), logprobs);
             choice.prompt_token_ids = with_ids.then(|| started.prompt_token_ids.clone());
+            choice.prompt_text = prompt_text.clone().filter(|_| with_text);
             self.chunk(vec![choice])
         });
         chunks.collect()

@@ -79,5 +79,6 @@ pub fn stop_reason(cause: Option<StopCause>) -> Option<StopReason> {
     cause.map(|cause| match cause {
         StopCause::Text(text) => StopReason::Text(text),
         StopCause::Token(token) => StopReason::Token(token),
+        StopCause::Repetition => StopReason::Text("repetition_detected".into()),
     })
 }

@@ -4,6 +4,7 @@ use candlewick_protocol::{TokenLogprob, TopLogprob};
 
 use crate::wire::chat::{ChatLogprobs, ChatTokenLogprob, ChatTopLogprob};
 use crate::wire::completions::{CompletionLogprobs, TopLogprobs};
+use crate::wire::prompt::{PlaceLogprobs, PromptLogprobs, PromptTokenLogprob};
 
 /// What JSON has for minus infinity, as vLLM writes it.
 const LOGPROB_MIN: f32 = -9999.0;
@@ -52,4 +53,33 @@ pub fn completion_logprobs(tokens: &[TokenLogprob], offset: &mut usize, as_ids: 
         *offset += token.text.chars().count();
     }
     lists
+}
+
+/// The prompt's tokens, each with so many of the likeliest at its place.
+pub fn prompt_logprobs(tokens: &[TokenLogprob], num_top: u32) -> PromptLogprobs {
+    let place = |token: &TokenLogprob| {
+        let own = PromptTokenLogprob {
+            logprob: written(token.logprob?),
+            rank: token.rank.unwrap_or(0),
+            decoded_token: token.text.clone(),
+        };
+        let mut place = vec![(token.token_id, own)];
+        let likeliest = token.top.iter().take(num_top as usize).zip(1..);
+        place.extend(likeliest.filter(|(top, _)| top.token_id != token.token_id).map(|(top, rank)| {
+            let decoded_token = top.text.clone();
+            (top.token_id, PromptTokenLogprob { logprob: written(top.logprob), rank, decoded_token })
+        }));
+        Some(PlaceLogprobs(place))
+    };
+    tokens.iter().map(place).collect()
+}
+
+/// The prompt's tokens as `echo` tells them: with as many of the likeliest as the answer's.
+pub fn echoed(tokens: &[TokenLogprob], num_top: u32) -> Vec<TokenLogprob> {
+    let cut = |token: &TokenLogprob| {
+        let mut token = token.clone();
+        token.top.truncate(num_top as usize);
+        token
+    };
+    tokens.iter().map(cut).collect()
 }

@@ -17,6 +17,7 @@ fn token(token_id: u32, text: &str, logprob: Option<f32>, top: &[(u32, &str, f32
         text: text.to_owned(),
         bytes: text.as_bytes().to_vec(),
         logprob,
+        rank: None,
         top: top.collect(),
     }
 }

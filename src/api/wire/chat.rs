@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::prompt::PromptLogprobs;
 use super::usage::Usage;
 
 /// `chat.completion`.
@@ -27,6 +28,12 @@ pub struct ChatCompletion {
     /// With `return_token_ids`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_token_ids: Option<Vec<u32>>,
+    /// With `prompt_logprobs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs: Option<PromptLogprobs>,
+    /// With `return_prompt_text`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_text: Option<String>,
 }
 
 /// One answer.
@@ -160,6 +167,9 @@ pub struct ChatChunk {
     /// With `return_token_ids`, in the first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_token_ids: Option<Vec<u32>>,
+    /// With `return_prompt_text`, in the first chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_text: Option<String>,
 }
 
 /// News of one choice.

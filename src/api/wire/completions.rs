@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use super::chat::StopReason;
+use super::prompt::PromptLogprobs;
 use super::usage::Usage;
 
 /// `text_completion`, whole or a chunk.
@@ -41,6 +42,12 @@ pub struct CompletionChoice {
     /// With `return_token_ids`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_token_ids: Option<Vec<u32>>,
+    /// With `prompt_logprobs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs: Option<PromptLogprobs>,
+    /// With `return_prompt_text`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_text: Option<String>,
     /// With `return_token_ids`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_ids: Option<Vec<u32>>,

@@ -37,6 +37,8 @@ pub enum Fault {
     Kind(ErrorKind),
     /// A required field is absent.
     MissingParameter,
+    /// A field is not known, and the server was told to be strict.
+    UnknownParameter,
     /// `/load_model` without a model: `transformers serve` answers 422, and its clients look for that.
     MissingLoadModel,
     /// The body is not declared to be JSON.
@@ -75,6 +77,7 @@ pub const fn row(fault: Fault) -> Row {
     let (status, class, code) = match fault {
         Fault::Kind(ErrorKind::InvalidRequest) => (400, INVALID, "invalid_value"),
         Fault::MissingParameter => (400, INVALID, "missing_required_parameter"),
+        Fault::UnknownParameter => (400, INVALID, "unknown_parameter"),
         Fault::ContentType => (400, INVALID, "invalid_content_type"),
         Fault::Kind(ErrorKind::ContextOverflow) => (400, INVALID, "context_length_exceeded"),
         Fault::Kind(ErrorKind::Unsupported) => (400, INVALID, "unsupported_operation"),

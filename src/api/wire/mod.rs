@@ -6,6 +6,7 @@ pub mod chat;
 pub mod completions;
 pub mod error;
 pub mod models;
+pub mod prompt;
 pub mod responses;
 pub mod text;
 pub mod usage;

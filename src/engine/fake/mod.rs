@@ -36,6 +36,9 @@ impl FakeRule {
 
     /// The next token, of a sequence whose tokens have this hash.
     pub fn next(&self, hash: u64, spec: &SampleSpec) -> u32 {
+        if let Some(forced) = spec.forced {
+            return forced;
+        }
         match self {
             Self::Script(tokens) => tokens[(spec.num_generated as usize).min(tokens.len() - 1)],
             Self::Hash(ids) => {
@@ -221,7 +224,10 @@ impl FakeModel {
         let hashes = &self.hashes[&chunk.sequence][chunk.start..];
         let sampled = chunk.sample.as_ref().map(|spec| {
             let token_id = self.hold(self.rule.next(hash, spec), hash, spec)?;
-            let score = spec.params.logprobs.map(|num_top| self.score(hash, token_id, num_top));
+            let score = spec
+                .params
+                .logprobs
+                .map(|num_top| self.score(hash, token_id, num_top, &spec.params.logprob_token_ids));
             Ok(SampledToken { token_id, score })
         });
         let sampled = sampled.transpose();
@@ -230,7 +236,7 @@ impl FakeModel {
                 .next_token_ids
                 .iter()
                 .zip(hashes)
-                .map(|(next, hash)| self.score(*hash, *next, asked.num_top))
+                .map(|(next, hash)| self.score(*hash, *next, asked.num_top, &[]))
         });
         Ok((sampled, scores.collect()))
     }
@@ -249,11 +255,26 @@ impl FakeModel {
         }
     }
 
-    /// Some log-probability below -1 for the token, and so many likelier ones.
-    fn score(&self, hash: u64, token_id: u32, num_top: u32) -> TokenScore {
-        let logprob = -1.0 - (chain(hash, token_id) % 1000) as f32 / 100.0;
-        let top =
-            (0..num_top.min(self.vocab_size as u32)).map(|rank| (rank, -0.01 * (rank + 1) as f32)).collect();
-        TokenScore { logprob, top }
+    /// By [`fake_logprobs`], whatever the rule says next.
+    fn score(&self, hash: u64, token_id: u32, num_top: u32, more: &[u32]) -> TokenScore {
+        let logprobs = fake_logprobs(hash, self.vocab_size);
+        let mut ranked: Vec<(u32, f32)> = (0..).zip(logprobs.iter().copied()).collect();
+        ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let place = ranked.iter().position(|(id, _)| *id == token_id).expect("it is in the vocabulary");
+        ranked.truncate(num_top as usize);
+        for &id in more {
+            if !ranked.iter().any(|(known, _)| *known == id) {
+                ranked.push((id, logprobs[id as usize]));
+            }
+        }
+        TokenScore { logprob: logprobs[token_id as usize], rank: place as u32 + 1, top: ranked }
     }
+}
+
+/// The log-probabilities of every token behind a sequence whose tokens have this hash ([`hash_tokens`]).
+pub fn fake_logprobs(hash: u64, vocab_size: usize) -> Vec<f32> {
+    let logit = |token_id: u32| (chain(hash, token_id) % 1000) as f32 / 200.0;
+    let logits: Vec<f32> = (0..vocab_size as u32).map(logit).collect();
+    let normalizer = logits.iter().map(|logit| logit.exp()).sum::<f32>().ln();
+    logits.into_iter().map(|logit| logit - normalizer).collect()
 }

@@ -7,13 +7,14 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::GenerationDefaults;
-use super::range::{MIN_P, REPETITION_PENALTY, TEMPERATURE, TOP_P, check_top_k};
+use super::range::{MIN_P, REPETITION_PENALTY, TEMPERATURE, TOP_P, TYPICAL_P, check_top_k};
 
 impl GenerationDefaults {
     /// Reads `generation_config.json` and the end-of-sequence ids of `config.json`; either may be absent.
     ///
     /// Of the former, the keys that vLLM reads (`temperature`, `top_p`, `top_k`, `min_p`, `repetition_penalty`,
-    /// `max_new_tokens`), and `do_sample`, `min_new_tokens`, `stop_strings` and `eos_token_id`.
+    /// `max_new_tokens`), and `do_sample`, `min_new_tokens`, `stop_strings`, `typical_p`,
+    /// `no_repeat_ngram_size` and `eos_token_id`.
     pub fn from_json(generation_config: Option<&Value>, config: &Value) -> Self {
         let none = Value::Null;
         let generation = generation_config.unwrap_or(&none);
@@ -25,7 +26,9 @@ impl GenerationDefaults {
             top_p: valid(TOP_P.check(float("top_p"))),
             top_k: valid(check_top_k(generation["top_k"].as_i64())),
             min_p: valid(MIN_P.check(float("min_p"))),
+            typical_p: valid(TYPICAL_P.check(float("typical_p"))),
             repetition_penalty: valid(REPETITION_PENALTY.check(float("repetition_penalty"))),
+            no_repeat_ngram_size: count("no_repeat_ngram_size"),
             max_tokens: count("max_new_tokens"),
             min_tokens: count("min_new_tokens"),
             stop: strings(&generation["stop_strings"]),

@@ -19,6 +19,12 @@ pub(super) const TOP_P: Range =
 pub(super) const MIN_P: Range =
     Range { param: "min_p", text: "between 0 and 1", contains: |value| (0.0..=1.0).contains(&value) };
 
+pub(super) const TYPICAL_P: Range = Range {
+    param: "typical_p",
+    text: "above 0 and at most 1",
+    contains: |value| value > 0.0 && value <= 1.0,
+};
+
 pub(super) const FREQUENCY_PENALTY: Range = Range {
     param: "frequency_penalty",
     text: "between -2 and 2",

@@ -6,6 +6,7 @@ use crate::blocks::BlockPool;
 use crate::grammar::GrammarProgress;
 use crate::model::{BlockId, Chunk, PromptLogprobs, SampleSpec, SampledToken, TokenHistory, TokenScore};
 use crate::prefix::Prefix;
+use crate::sampling::ThinkingProgress;
 use crate::sequence::PromptScores;
 use crate::{News, Sequence, SequenceEnd};
 
@@ -14,6 +15,8 @@ use crate::{News, Sequence, SequenceEnd};
 pub(super) struct Ticket {
     pub priority: i32,
     pub arrival: u64,
+    /// Which of those that a search keeps of one that arrived.
+    pub branch: u32,
 }
 
 /// The beginning of a sequence that is in the cache already.
@@ -47,8 +50,12 @@ pub(super) struct Tracked {
     pub is_paused: bool,
     /// Where it stands in its grammar.
     grammar: Option<Arc<GrammarProgress>>,
+    /// Its latest token is told, and a search is to say how it goes on.
+    is_held: bool,
     /// The prompt's scores so far; `None` if there is nothing (more) to score.
     scores: Option<PromptScores>,
+    /// How far its reasoning has come, where that has a budget.
+    thinking: Option<ThinkingProgress>,
 }
 
 impl Tracked {
@@ -58,6 +65,8 @@ impl Tracked {
         let prefix = Prefix::Root(sequence.cache_salt.clone());
         let grammar = sequence.grammar.clone();
         let grammar = grammar.map(|grammar| Arc::new(GrammarProgress::new(grammar, &sequence.output)));
+        let budget = sequence.params.thinking.as_ref();
+        let thinking = budget.map(|budget| ThinkingProgress::new(budget, &sequence.output));
         Self {
             sequence,
             num_computed: 0,
@@ -65,9 +74,24 @@ impl Tracked {
             num_kept: 0,
             prefix,
             is_paused: false,
+            is_held: false,
             grammar,
             scores,
+            thinking,
         }
+    }
+
+    /// Whether it is not to be planned: others may have its blocks.
+    pub fn is_idle(&self) -> bool {
+        self.is_paused || self.is_held
+    }
+
+    /// Takes over all that another has computed of the same tokens.
+    pub fn succeed(&mut self, other: &mut Self) {
+        self.num_computed = other.num_computed;
+        self.num_kept = other.num_kept;
+        self.prefix = other.prefix.clone();
+        self.blocks = std::mem::take(&mut other.blocks);
     }
 
     /// The blocks that hold the beginning of its tokens, computed by whoever. The last known token is always computed
@@ -152,6 +176,7 @@ impl Tracked {
                     .needs_history()
                     .then(|| TokenHistory { prompt: prompt.clone(), output: output.clone() }),
                 grammar: self.grammar.clone(),
+                forced: self.thinking.as_ref().and_then(ThinkingProgress::forced),
             }),
             prompt_logprobs: self.scores.as_ref().and(*prompt_logprobs).map(|num_top| PromptLogprobs {
                 num_top,
@@ -179,8 +204,16 @@ impl Tracked {
         }
         if chunk.sample.is_some() {
             let token = sampled.expect("a model samples where it is asked to");
+            if self.sequence.holds {
+                self.is_held = true;
+                news.push(News::Sampled { sequence, token, end: None });
+                return false;
+            }
             self.sequence.output.push(token.token_id);
-            let end = self.end_after(token.token_id);
+            if let Some(thinking) = &mut self.thinking {
+                thinking.push(token.token_id);
+            }
+            let end = self.end();
             news.push(News::Sampled { sequence, token, end });
             return end.is_some();
         }
@@ -191,22 +224,19 @@ impl Tracked {
         is_complete
     }
 
+    /// Why the sequence ends with the latest token of its output, if it does.
+    fn end(&self) -> Option<SequenceEnd> {
+        match self.sequence.params.end_of(&self.sequence.output) {
+            Some(end @ (SequenceEnd::Eos | SequenceEnd::StopToken(_))) => Some(end),
+            _ if self.grammar.as_ref().is_some_and(|grammar| grammar.is_complete()) => {
+                Some(SequenceEnd::Complete)
+            }
+            end => end,
+        }
+    }
+
     /// Whether nothing is left to generate. So it is from the start where only the prompt's scores are wanted.
     fn is_generated(&self) -> bool {
         self.sequence.output.len() >= self.sequence.params.max_tokens as usize
-    }
-
-    /// Whether the token, the latest of the output, ends the sequence.
-    fn end_after(&self, token_id: u32) -> Option<SequenceEnd> {
-        let params = &self.sequence.params;
-        if params.eos_token_ids.contains(&token_id) {
-            Some(SequenceEnd::Eos)
-        } else if params.stop_token_ids.contains(&token_id) {
-            Some(SequenceEnd::StopToken(token_id))
-        } else if self.grammar.as_ref().is_some_and(|grammar| grammar.is_complete()) {
-            Some(SequenceEnd::Complete)
-        } else {
-            self.is_generated().then_some(SequenceEnd::Length)
-        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::TextProcessor;
 use super::pieces::{Piece, Scheme, byte_level};
+use crate::SamplingParams;
 
 /// Turns the tokens of one choice into text.
 pub(crate) struct Detokenizer {
@@ -14,6 +15,10 @@ pub(crate) struct Detokenizer {
     skip_special_tokens: bool,
     /// Special tokens that are shown all the same: the tags that a parser waits for.
     shown: Vec<u32>,
+    /// Take away the space that the decoder puts between two special tokens.
+    joins_special_tokens: bool,
+    /// Whether the latest token was one of those added to the vocabulary.
+    was_added: bool,
     /// Whether a token has been decoded yet.
     is_first: bool,
     /// Bytes of an incomplete character, or of a run of byte tokens.
@@ -25,15 +30,17 @@ pub(crate) struct Detokenizer {
 }
 
 impl Detokenizer {
-    pub(crate) fn new(processor: Arc<TextProcessor>, skip_special_tokens: bool, shown: Vec<u32>) -> Self {
+    pub(crate) fn new(processor: Arc<TextProcessor>, params: &SamplingParams, shown: Vec<u32>) -> Self {
         let num_strip = match processor.tokenizer.pieces().scheme {
             Scheme::Plain { strip_start, .. } => strip_start,
             _ => 0,
         };
         Self {
             processor,
-            skip_special_tokens,
+            skip_special_tokens: params.skip_special_tokens,
             shown,
+            joins_special_tokens: !params.skip_special_tokens && !params.spaces_between_special_tokens,
+            was_added: false,
             is_first: true,
             bytes: Vec::new(),
             num_strip,
@@ -51,6 +58,10 @@ impl Detokenizer {
             return String::new();
         }
         let mut text = String::new();
+        let is_joined = self.joins_special_tokens && tokenizer.is_added(&token);
+        if std::mem::replace(&mut self.was_added, is_joined) && is_joined {
+            return token;
+        }
         let pieces = tokenizer.pieces();
         match &pieces.scheme {
             Scheme::ByteLevel => {

@@ -57,12 +57,29 @@ impl Infill {
         suffix: &str,
     ) -> Result<Vec<u32>, tokenizers::Error> {
         let prefix = tokenizer.encode(prefix, false)?;
-        let suffix = tokenizer.encode(suffix, false)?;
+        let suffix = encode_glued(tokenizer, suffix)?;
         let before = std::iter::once(self.prefix).chain(prefix);
         let after = std::iter::once(self.suffix).chain(suffix);
         Ok(match self.is_suffix_first {
             true => after.chain(before).collect(),
             false => before.chain(after).chain(self.middle).collect(),
         })
+    }
+}
+
+/// The ids of a text that follows a mark without a space. Some tokenizers put one before every text; it is left out by
+/// having another character stand there, as Code Llama's own code does.
+fn encode_glued(tokenizer: &ModelTokenizer, text: &str) -> Result<Vec<u32>, tokenizers::Error> {
+    const GUARD: &str = "\n";
+    let first = tokenizer.encode("a", false)?.first().and_then(|&id| tokenizer.token(id));
+    if !first.is_some_and(|token| token.starts_with('▁')) {
+        return tokenizer.encode(text, false);
+    }
+    let guard = tokenizer.encode(GUARD, false)?;
+    let ids = tokenizer.encode(&format!("{GUARD}{text}"), false)?;
+    match ids.strip_prefix(guard.as_slice()) {
+        Some(glued) => Ok(glued.to_vec()),
+        // The guard has grown together with the text.
+        None => tokenizer.encode(text, false),
     }
 }

@@ -3,6 +3,7 @@
 //! [`TextProcessor`] is made once for a model and shared; [`OutputStream`] is made for each choice and owns what that
 //! choice's text depends on. Nothing here knows how tokens are computed.
 
+mod constraints;
 mod detokenizer;
 mod infill;
 pub(crate) mod output;
@@ -158,6 +159,7 @@ impl TextProcessor {
             text,
             bytes,
             logprob: score.map(|score| score.logprob),
+            rank: score.map(|score| score.rank),
             top: top
                 .iter()
                 .map(|(token_id, logprob)| {

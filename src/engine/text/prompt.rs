@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use candlewick_protocol::{ChatPrompt, Content, ContentPart, ErrorKind, Failure, Prompt, ToolChoice};
+use candlewick_protocol::{
+    ChatPrompt, Content, ContentPart, ErrorKind, Failure, Prompt, ToolChoice, TruncationSide,
+};
 
 use serde_json::Value;
 
 use super::output::ReasoningSyntax;
+use super::template::ChatTemplates;
 use super::{OutputFormat, PreparedPrompt, TextProcessor};
 
 /// The variables by which templates turn reasoning on and off: Qwen's and most others', and that of DeepSeek and Granite.
@@ -28,9 +31,31 @@ impl TextProcessor {
         }
     }
 
+    /// A prompt with no more than so many tokens, cut at one end.
+    pub fn truncated(
+        &self,
+        prompt: PreparedPrompt,
+        num_tokens: usize,
+        side: TruncationSide,
+    ) -> PreparedPrompt {
+        let ids = &prompt.token_ids;
+        if ids.len() <= num_tokens {
+            return prompt;
+        }
+        let kept = match side {
+            TruncationSide::Left => &ids[ids.len() - num_tokens..],
+            TruncationSide::Right => &ids[..num_tokens],
+        };
+        PreparedPrompt {
+            text: self.tokenizer.decode(kept, false),
+            token_ids: Arc::from(kept),
+            output: prompt.output,
+        }
+    }
+
     fn prepare_chat(&self, chat: &ChatPrompt) -> Result<PreparedPrompt, Failure> {
         let text = self.render(chat)?;
-        let ids = self.encode(&text, false)?;
+        let ids = self.encode(&text, chat.add_special_tokens)?;
         let has_tools = !chat.tools.is_empty() && chat.tool_choice != ToolChoice::None;
         // Calls that a grammar sees to are written in the markup of a family, and read by its parser.
         let is_held = self.holds_calls(chat);
@@ -66,7 +91,8 @@ impl TextProcessor {
                 "there are no messages; a conversation has at least one",
             ));
         }
-        let Some(templates) = &self.templates else {
+        let own = chat.chat_template.as_deref().map(ChatTemplates::of_request).transpose()?;
+        let Some(templates) = own.as_ref().or(self.templates.as_ref()) else {
             let message = "this model has no chat template, so it cannot be given messages; start the server with \
                            --chat-template, or use /v1/completions with a prompt of your own";
             return Err(Failure::invalid("messages", message));

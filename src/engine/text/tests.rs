@@ -1,6 +1,8 @@
 //! The room's rules, tried on two small tokenizers that are built here: a byte-level one in the manner of Qwen, and one
 //! with spaces marked and bytes to fall back on, in the manner of Llama 2.
 
+mod constraints;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -162,7 +164,11 @@ pub(crate) fn params(processor: &TextProcessor, options: &SamplingOptions) -> Sa
 
 /// Streams ids; every piece must be of whole characters.
 fn detokenize(processor: &Arc<TextProcessor>, ids: &[u32], skip_special_tokens: bool) -> String {
-    let mut detokenizer = Detokenizer::new(Arc::clone(processor), skip_special_tokens, Vec::new());
+    let mut detokenizer = Detokenizer::new(
+        Arc::clone(processor),
+        &SamplingParams { skip_special_tokens, ..SamplingParams::default() },
+        Vec::new(),
+    );
     let mut text: String = ids.iter().map(|id| detokenizer.push(*id)).collect();
     text.push_str(&detokenizer.finish());
     text
@@ -196,7 +202,7 @@ proptest! {
 fn a_character_of_several_tokens_is_told_whole() {
     let processor = byte_level_processor();
     let ids = processor.tokenizer.encode("é中", false).expect("it encodes");
-    let mut detokenizer = Detokenizer::new(Arc::clone(&processor), true, Vec::new());
+    let mut detokenizer = Detokenizer::new(Arc::clone(&processor), &SamplingParams::default(), Vec::new());
     let pieces: Vec<String> = ids.iter().map(|id| detokenizer.push(*id)).collect();
     assert_eq!(pieces, ["é", "", "", "中"]);
 }

@@ -100,6 +100,11 @@ impl ModelTokenizer {
         &self.special_tokens
     }
 
+    /// Whether a token was added to the vocabulary beside what the tokenizer learnt.
+    pub(crate) fn is_added(&self, token: &str) -> bool {
+        self.inner.get_added_vocabulary().get_vocab().contains_key(token)
+    }
+
     /// How the vocabulary spells text.
     pub(crate) fn pieces(&self) -> &Pieces {
         &self.pieces

@@ -40,22 +40,10 @@ fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Arc<dyn Weights>, L
 fn greedy() -> SamplingParams {
     SamplingParams {
         temperature: 0.0,
-        top_p: 1.0,
-        top_k: 0,
-        min_p: 0.0,
-        repetition_penalty: 1.0,
-        frequency_penalty: 0.0,
-        presence_penalty: 0.0,
-        logit_bias: BTreeMap::new(),
         seed: 0,
         max_tokens: 64,
-        min_tokens: 0,
-        stop: Vec::new(),
-        stop_token_ids: Vec::new(),
-        eos_token_ids: Vec::new(),
-        include_stop_str_in_output: false,
-        skip_special_tokens: true,
         logprobs: Some(1),
+        ..SamplingParams::default()
     }
 }
 
@@ -65,8 +53,7 @@ fn generate(weights: &Arc<dyn Weights>, prompt: &[u32], num_tokens: usize) -> Ve
     let params = Arc::new(greedy());
     let (mut next, mut start, mut found) = (prompt.to_vec(), 0, Vec::new());
     for num_generated in 0..num_tokens as u32 {
-        let sample =
-            SampleSpec { params: params.clone(), choice: 0, num_generated, history: None, grammar: None };
+        let sample = SampleSpec { params: params.clone(), num_generated, ..SampleSpec::default() };
         let chunk = Chunk {
             sequence: SequenceId { request: RequestKey(0), choice: 0 },
             token_ids: next.clone(),

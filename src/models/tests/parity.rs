@@ -65,6 +65,7 @@ fn read_fixture(folder: PathBuf) -> Fixture {
 fn read_case(case: &Value) -> Case {
     let step = |step: &Value| TokenScore {
         logprob: step["logprob"].as_f64().unwrap() as f32,
+        rank: 1,
         top: step["top"]
             .as_array()
             .unwrap()
@@ -92,22 +93,10 @@ fn load(fixture: &Fixture, threads: usize, dtype: DType) -> Arc<dyn Weights> {
 fn greedy() -> SamplingParams {
     SamplingParams {
         temperature: 0.0,
-        top_p: 1.0,
-        top_k: 0,
-        min_p: 0.0,
-        repetition_penalty: 1.0,
-        frequency_penalty: 0.0,
-        presence_penalty: 0.0,
-        logit_bias: BTreeMap::new(),
         seed: 11,
         max_tokens: 64,
-        min_tokens: 0,
-        stop: Vec::new(),
-        stop_token_ids: Vec::new(),
-        eos_token_ids: Vec::new(),
-        include_stop_str_in_output: false,
-        skip_special_tokens: true,
         logprobs: Some(NUM_TOP),
+        ..SamplingParams::default()
     }
 }
 
@@ -177,8 +166,7 @@ fn step(model: &mut dyn Model, running: &mut [Running], num_tokens: usize, chunk
             params: sequence.params.clone(),
             choice: 0,
             num_generated: (sequence.tokens.len() - sequence.num_prompt) as u32,
-            history: None,
-            grammar: None,
+            ..SampleSpec::default()
         });
         plan.chunks.push(Chunk {
             sequence: SequenceId { request: RequestKey(index as u64), choice: 0 },

@@ -105,10 +105,9 @@ impl Answer {
             block_table: (0..num_blocks).map(|block| BlockId((place * num_blocks + block) as u32)).collect(),
             sample: Some(SampleSpec {
                 params: self.params.clone(),
-                choice: 0,
                 num_generated: self.output.len() as u32,
-                history: None,
                 grammar: Some(self.grammar.clone()),
+                ..SampleSpec::default()
             }),
             prompt_logprobs: None,
         }

@@ -39,6 +39,7 @@ fn token(text: &str) -> TokenLogprob {
         text: text.into(),
         bytes: text.as_bytes().to_vec(),
         logprob: Some(-0.5),
+        rank: None,
         top: Vec::new(),
     }
 }

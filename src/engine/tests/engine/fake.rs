@@ -40,7 +40,7 @@ fn plans_that_would_mix_sequences_up_are_refused() {
 
     let mut both = chunk(1, 4, &[5], &[0, 1, 2]);
     both.chunks.extend(chunk(2, 0, &[1], &[2]).chunks);
-    check_refused(&mut *model, &both, "block 2 is held by #1.0 and by #2.0");
+    check_refused(&mut *model, &both, "block 2 is held by #1.0 and by #2.0, and one of them writes to it");
 
     model.step(&chunk(2, 0, &[9], &[0])).expect("whose block it is shows only later");
     check_refused(&mut *model, &chunk(1, 4, &[5], &[0, 1, 2]), "does not hold #1.0's token at 1");

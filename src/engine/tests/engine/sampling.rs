@@ -1,7 +1,7 @@
 //! Sampling parameters: what wins over what, and what is refused with which words.
 
 use candlewick_engine::{GenerationDefaults, ResolveLimits, SamplingParams};
-use candlewick_protocol::{ErrorKind, Failure, SamplingOptions};
+use candlewick_protocol::{ErrorKind, Failure, OutputOptions, RepetitionDetection, SamplingOptions};
 use serde_json::{Value, json};
 
 const LIMITS: ResolveLimits =
@@ -27,25 +27,8 @@ fn check_refused(param: &str, message: &str, change: impl FnOnce(&mut SamplingOp
 
 #[test]
 fn a_request_that_says_nothing_gets_the_defaults() {
-    let expected = SamplingParams {
-        temperature: 1.0,
-        top_p: 1.0,
-        top_k: 0,
-        min_p: 0.0,
-        repetition_penalty: 1.0,
-        frequency_penalty: 0.0,
-        presence_penalty: 0.0,
-        logit_bias: Default::default(),
-        seed: 42,
-        max_tokens: 90,
-        min_tokens: 0,
-        stop: Vec::new(),
-        stop_token_ids: Vec::new(),
-        eos_token_ids: vec![9],
-        include_stop_str_in_output: false,
-        skip_special_tokens: true,
-        logprobs: None,
-    };
+    let expected =
+        SamplingParams { seed: 42, max_tokens: 90, eos_token_ids: vec![9], ..SamplingParams::default() };
     assert_eq!(resolved(|_| (), json!({})), expected);
     assert!(!expected.needs_history() && !expected.is_greedy());
 }
@@ -210,17 +193,48 @@ fn values_out_of_range_are_refused_with_what_would_be_right() {
 }
 
 #[test]
-fn too_many_logprobs_are_refused() {
-    let resolve = |logprobs| {
-        SamplingParams::resolve(
-            &SamplingOptions::default(),
-            &GenerationDefaults::default(),
-            Some(logprobs),
-            LIMITS,
-        )
+fn tokens_named_by_id_need_logprobs_and_are_in_the_vocabulary() {
+    let report = |logprobs, logprob_token_ids: Vec<u32>| {
+        let output = OutputOptions { logprob_token_ids, ..OutputOptions::default() };
+        SamplingParams { logprobs, ..resolved(|_| (), json!({})) }.reporting(&output, LIMITS.vocab_size)
     };
-    assert_eq!(resolve(20).expect("it is good").logprobs, Some(20));
-    assert_eq!(resolve(21).expect_err("it is refused").param.as_deref(), Some("logprobs"));
+    assert_eq!(report(Some(0), vec![3, 1]).expect("it is good").logprob_token_ids, [3, 1]);
+    for refused in [report(None, vec![3]), report(Some(0), vec![1000]), report(Some(0), vec![1; 129])] {
+        assert_eq!(refused.expect_err("it is refused").param.as_deref(), Some("logprob_token_ids"));
+    }
+}
+
+#[test]
+fn what_limits_the_choice_of_tokens_is_checked() {
+    check_refused("typical_p", "typical_p is 0; it must be above 0 and at most 1", |o| {
+        o.typical_p = Some(0.0)
+    });
+    check_refused(
+        "allowed_token_ids",
+        "allowed_token_ids names token 1000; token ids of this model are below 1000",
+        |o| o.allowed_token_ids = vec![3, 1000],
+    );
+    let detection = |max_pattern_size, min_pattern_size, min_count| {
+        Some(RepetitionDetection { max_pattern_size, min_pattern_size, min_count })
+    };
+    check_refused(
+        "repetition_detection.min_count",
+        "min_count is 1; a pattern that comes again comes at least 2 times",
+        |o| o.repetition_detection = detection(4, 0, 1),
+    );
+    check_refused(
+        "repetition_detection.min_pattern_size",
+        "min_pattern_size is 5; it must be at most max_pattern_size, which is 4",
+        |o| o.repetition_detection = detection(4, 5, 2),
+    );
+    let off = resolved(|o| o.repetition_detection = detection(0, 0, 0), json!({}));
+    assert_eq!(off.repetition_detection, None);
+    let on = resolved(|o| o.repetition_detection = detection(4, 0, 2), json!({}));
+    assert_eq!(on.repetition_detection, detection(4, 1, 2), "a pattern has at least one token");
+    let file = json!({"typical_p": 0.9, "no_repeat_ngram_size": 3});
+    let params = resolved(|_| (), file);
+    assert_eq!((params.typical_p, params.no_repeat_ngram_size), (0.9, 3));
+    assert!(params.needs_history());
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The scheduler rule by rule: sequences in, plans and news out.
 
 use candlewick_engine::fake::{FakeRule, hash_tokens};
-use candlewick_engine::{News, Scheduler, SchedulerLimits, Sequence, SequenceEnd};
+use candlewick_engine::{
+    Branch, News, Scheduler, SchedulerLimits, Sequence, SequenceEnd, SequenceId, ThinkingBudget,
+};
 
 use crate::support::{EOS, Engine, brief, id, params, sequence, tokens_of};
 
@@ -341,4 +343,82 @@ fn the_fake_model_says_what_its_rule_says() {
     let other = hash_tokens(sequence.prompt.iter().rev().copied());
     assert_ne!(hash, other, "the order of tokens matters");
     assert_eq!(solo(sequence).len(), 1);
+}
+
+#[test]
+fn the_end_of_reasoning_is_forced_the_same_after_a_crash() {
+    let thinking = ThinkingBudget {
+        num_tokens: 3,
+        open: [5].into(),
+        close: [6].into(),
+        forced: [6, 7].into(),
+        starts_inside: true,
+    };
+    let thinks = || Sequence {
+        params: params(10, |params| params.thinking = Some(thinking.clone())),
+        ..sequence(1, 6, 10)
+    };
+    let run = |sequence| {
+        let mut engine = Engine::with_rule(ROOMY, FakeRule::Hash(10..EOS));
+        engine.scheduler.admit(sequence);
+        tokens_of(1, &engine.run())
+    };
+    let whole = run(thinks());
+    assert!(whole[..3].iter().all(|&token| token >= 10) && whole[3..5] == [6, 7], "{whole:?}");
+    for num_told in 0..10 {
+        assert_eq!(run(Sequence { output: whole[..num_told].to_vec(), ..thinks() }), whole[num_told..]);
+    }
+}
+
+#[test]
+fn what_goes_on_from_one_that_is_held_shares_its_full_blocks() {
+    for prefix_caching in [false, true] {
+        let mut engine = Engine::new(SchedulerLimits { prefix_caching, ..ROOMY });
+        let held = |choice, output: &[u32]| {
+            let sequence = sequence(1, 10, 9);
+            let id = SequenceId { choice, ..sequence.id };
+            Sequence { id, output: output.to_vec(), holds: true, ..sequence }
+        };
+        engine.scheduler.admit(held(0, &[]));
+        let news = check_plan(&mut engine, &["1:0..10*"]);
+        assert_eq!((news.len(), end_of(&news)), (1, None));
+        assert!(engine.scheduler.plan().is_none(), "it is held");
+
+        let branch = |parent, child| Branch { parent: SequenceId { choice: parent, ..id(1) }, child };
+        let branches = vec![branch(0, held(1, &[3])), branch(0, held(2, &[4])), branch(0, held(3, &[5]))];
+        engine.scheduler.branch(id(1).request, branches);
+        // Two blocks of four are full; what stood in the third is computed anew, but for the first that goes on.
+        check_plan(&mut engine, &["1:10..11*", "1:8..11*", "1:8..11*"]);
+        assert_eq!(engine.scheduler.counts().num_blocks_used, 2 + 3);
+
+        // One is given up, one goes on in two ways; a parent that is not here leaves nothing.
+        let branches =
+            vec![branch(2, held(4, &[4, 1])), branch(2, held(5, &[4, 2])), branch(9, held(6, &[9]))];
+        engine.scheduler.branch(id(1).request, branches);
+        let start = if prefix_caching { 8 } else { 0 };
+        check_plan(&mut engine, &["1:11..12*", "1:8..12*", &format!("1:{start}..11*")]);
+        for sequence in engine.scheduler.sequences() {
+            engine.scheduler.cancel(sequence);
+        }
+        assert_eq!(engine.scheduler.counts().num_blocks_used, 0, "no block is lost");
+    }
+}
+
+#[test]
+fn one_that_is_held_gives_its_blocks_to_who_needs_them() {
+    let mut engine = Engine::new(SchedulerLimits { num_blocks: 4, ..ROOMY });
+    let held = |choice, output: &[u32]| Sequence {
+        id: SequenceId { choice, ..id(1) },
+        output: output.to_vec(),
+        holds: true,
+        ..sequence(1, 8, 4)
+    };
+    engine.scheduler.admit(held(0, &[]));
+    engine.step();
+    engine.scheduler.admit(sequence(2, 14, 1));
+    check_plan(&mut engine, &["2:0..14*"]);
+    assert_eq!(engine.scheduler.counts().num_preemptions, 1);
+    let child = held(1, &[3]);
+    engine.scheduler.branch(id(1).request, vec![Branch { parent: id(1), child }]);
+    check_plan(&mut engine, &["1:0..9*"]);
 }

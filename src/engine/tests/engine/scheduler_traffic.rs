@@ -102,7 +102,7 @@ impl Client {
         for num_generated in 0..params.max_tokens {
             let hash = hash_tokens(self.sequence.prompt.iter().chain(&output).copied());
             let spec =
-                SampleSpec { params: params.clone(), choice: 0, num_generated, history: None, grammar: None };
+                SampleSpec { params: params.clone(), choice: 0, num_generated, ..SampleSpec::default() };
             output.push(FakeRule::Hash(RULE).next(hash, &spec));
             if output.ends_with(&[EOS]) {
                 return (output, Some(SequenceEnd::Eos));
@@ -148,6 +148,7 @@ impl Traffic {
                     priority,
                     prompt_logprobs: is_scored.then_some(1),
                     cache_salt: self.num_admitted.is_multiple_of(4).then(|| "salt".into()),
+                    holds: false,
                 };
                 self.engine.scheduler.admit(sequence.clone());
                 let client = Client {

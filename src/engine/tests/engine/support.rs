@@ -47,6 +47,7 @@ pub fn sequence(number: u64, num_prompt_tokens: usize, max_tokens: u32) -> Seque
         priority: 0,
         prompt_logprobs: None,
         cache_salt: None,
+        holds: false,
     }
 }
 

@@ -38,6 +38,17 @@ pub(crate) enum ReasoningSyntax {
     Harmony,
 }
 
+/// How the end of reasoning is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReasoningMarks {
+    /// Opens it.
+    pub(crate) open: &'static str,
+    /// Closes it.
+    pub(crate) close: &'static str,
+    /// Closes it and begins the answer.
+    pub(crate) to_answer: &'static str,
+}
+
 /// The names by which parsers are chosen: those of vLLM.
 const NAMES: &[(&str, ToolSyntax)] = &[
     ("hermes", ToolSyntax::Hermes),
@@ -167,6 +178,14 @@ impl ToolSyntax {
 }
 
 impl ReasoningSyntax {
+    /// The marks around reasoning.
+    pub(crate) fn around(self) -> ReasoningMarks {
+        match self {
+            Self::Tags(Tags { open, close, .. }) => ReasoningMarks { open, close, to_answer: close },
+            Self::Harmony => harmony::REASONING,
+        }
+    }
+
     /// By what the repository shows.
     pub(crate) fn of(signs: &Signs<'_>) -> Option<Self> {
         let knows = |text: &str| (signs.in_vocabulary)(text) || (signs.in_template)(text);

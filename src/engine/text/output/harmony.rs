@@ -7,6 +7,7 @@
 //!
 //! Source: OpenAI's harmony response format, and the chat template of `openai/gpt-oss-20b`.
 
+use super::ReasoningMarks;
 use super::reader::{Broken, Reader};
 
 const START: &str = "<|start|>";
@@ -26,6 +27,13 @@ const MAX_HEADER_BYTES: usize = 256;
 /// Tokens that the parser has to see.
 pub(super) const MARKS: &[&str] =
     &[START, CHANNEL, MESSAGE, "<|constrain|>", "<|end|>", "<|call|>", "<|return|>"];
+
+/// Around reasoning, and how the answer is reached from within it.
+pub(super) const REASONING: ReasoningMarks = ReasoningMarks {
+    open: "<|channel|>analysis<|message|>",
+    close: "<|end|>",
+    to_answer: "<|end|><|start|>assistant<|channel|>final<|message|>",
+};
 
 /// What a message is.
 enum Kind {

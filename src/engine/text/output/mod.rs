@@ -39,7 +39,7 @@ use candlewick_protocol::Delta;
 use serde_json::Value;
 
 pub use self::choice::tool_call_parsers;
-pub(crate) use self::choice::{ReasoningSyntax, Signs, ToolSyntax};
+pub(crate) use self::choice::{ReasoningMarks, ReasoningSyntax, Signs, ToolSyntax};
 pub(crate) use self::reasoning::Tags;
 pub(crate) use self::response::ResponseTemplate;
 pub use self::trial::{read_with_parser, read_with_template};
@@ -93,6 +93,8 @@ pub struct OutputStream {
     /// `None`: all of it is text.
     parser: Option<Parser>,
     num_reasoning_tokens: u64,
+    /// Tokens that are still to come before stop strings count.
+    num_unstoppable: u32,
     is_stopped: bool,
 }
 
@@ -111,22 +113,27 @@ impl OutputStream {
             parser = Some(response_parser(template, tail, format));
         }
         Self {
-            detokenizer: Detokenizer::new(processor, params.skip_special_tokens, shown),
+            detokenizer: Detokenizer::new(processor, params, shown),
             stop: StopMatcher::new(&params.stop, params.include_stop_str_in_output),
             parser,
             num_reasoning_tokens: 0,
+            num_unstoppable: params.min_tokens,
             is_stopped: false,
         }
     }
 
-    /// Takes the next token. Nothing more is told after a stop string.
+    /// Takes the next token. Nothing more is told after a stop string; in the first `min_tokens` none is looked for.
     pub fn push(&mut self, token_id: u32) -> OutputStep {
         if self.is_stopped {
             return OutputStep::default();
         }
         let was_reasoning = self.is_reasoning();
         let text = self.detokenizer.push(token_id);
-        let (text, stopped) = self.stop.push(text);
+        let (text, stopped) = match self.num_unstoppable {
+            0 => self.stop.push(text),
+            _ => (text, None),
+        };
+        self.num_unstoppable = self.num_unstoppable.saturating_sub(1);
         let mut deltas = Deltas::default();
         self.read(&text, &mut deltas);
         if stopped.is_some() {

@@ -101,6 +101,17 @@ impl ChatTemplates {
         }
     }
 
+    /// The template that a request brings.
+    pub(crate) fn of_request(source: &str) -> Result<Self, Failure> {
+        let templates = Self::new([(DEFAULT.into(), source.into())].into());
+        match &templates.templates[0].broken {
+            Some(why) => {
+                Err(Failure::invalid("chat_template", format!("chat_template cannot be parsed: {why}")))
+            }
+            None => Ok(templates),
+        }
+    }
+
     /// Reads the templates of a repository; `None` if it has none. Files win over `tokenizer_config.json`, as in
     /// transformers 5.
     pub(crate) fn load(files: &ModelFiles) -> Result<Option<Self>, LoadError> {
