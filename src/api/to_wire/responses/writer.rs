@@ -250,6 +250,9 @@ impl ResponseWriter {
 
     /// The item that was open stays open: what it holds is not all that it should have held.
     fn fail(&mut self, failure: &Failure, told: &mut Vec<ResponseEvent>) {
+        if self.is_open {
+            self.tell_late_tokens(told);
+        }
         if self.is_open
             && let Some(item) = self.response.output.last_mut()
         {
