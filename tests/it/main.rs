@@ -3,6 +3,7 @@
 mod auth;
 mod cancel;
 mod chat;
+mod compatibility;
 mod completions;
 mod download;
 mod edges;
