@@ -448,7 +448,7 @@ mod tests {
              --cb-block-size 3 --cb-max-batch-tokens 2 --cb-max-memory-percent 0.5 --cache-dir c --log-level debug \
              --log-format json --api-key-file k.txt --allowed-origins http://a,https://b:8 --reasoning-field reasoning \
              --tool-call-parser hermes --max-logprobs -1 --trust-request-chat-template \
-             --strict-fields",
+             --strict-fields --no-store --data-dir d",
         );
         let settings =
             Settings::load(&Sources { flags: args.flags(), ..Sources::default() }).expect("all good");

@@ -172,7 +172,9 @@ mod tests {
         check(1, &[started(), ended(0), piece(0, "a")], Err("after its end"));
         check(1, &[started(), ended(0), ended(0)], Err("after its end"));
         check(2, &[started(), ended(0), finished()], Err("choice 1 had not ended"));
-        check(1, &[started(), piece(0, "")], Err("adds nothing"));
+        let nothing =
+            Piece { choice: 0, delta: Delta::Text(String::new()), logprobs: vec![], token_ids: vec![] };
+        check(1, &[started(), Event::Piece(nothing)], Err("adds nothing"));
         check(1, &[started(), piece(3, "a")], Err("does not exist"));
         check(1, &[started(), ended(0), finished(), failed()], Err("after the last word"));
     }
