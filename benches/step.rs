@@ -1,7 +1,7 @@
 //! How fast a model steps, with nothing above it: decode at several batch sizes, and prefill. Prints one JSON line.
 //!
-//! `cargo bench --bench step -- FOLDER` measures the checkpoint in a folder (`config.json` and safetensors), without one
-//! the embedded model. A decode step reads every weight once however many sequences share it, so at batch 1 the bytes per
+//! `cargo bench --bench step -- FOLDER` measures the checkpoint in a folder (`config.json` and safetensors), or that of a
+//! GGUF file, without one the embedded model. A decode step reads every weight once however many sequences share it, so at batch 1 the bytes per
 //! second show how close to the memory's limit it is; a prefill is bound by multiply-adds. Under `cargo test` the same runs
 //! at toy size on the embedded model, so that it cannot rot.
 
@@ -16,7 +16,7 @@ use std::time::Instant;
 use candlewick::ember;
 use candlewick_engine::{
     BlockId, Chunk, GenerationDefaults, KvCacheShape, LoadOptions, Model, ModelFactory, ModelFile,
-    ModelFiles, ResolveLimits, SampleSpec, SamplingParams, SequenceId, StepPlan,
+    ModelFiles, ResolveLimits, SampleSpec, SamplingParams, SequenceId, StepPlan, gguf,
 };
 use candlewick_models::CandleFactory;
 use candlewick_protocol::{RequestKey, SamplingOptions};
@@ -81,6 +81,13 @@ fn embedded() -> ModelFiles {
 }
 
 fn files_in(folder: &Path) -> ModelFiles {
+    if folder.is_file() {
+        let name = folder.file_name().expect("a file has a name").to_string_lossy().into_owned();
+        let files = [(name.clone(), ModelFile::Path(folder.into()))].into();
+        let mut files = ModelFiles { files, gguf: Some(name) };
+        gguf::unfold(&mut files).expect("the GGUF file is whole");
+        return files;
+    }
     let entries =
         std::fs::read_dir(folder).expect("the folder can be read").map(|entry| entry.expect("readable"));
     let files =

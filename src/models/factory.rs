@@ -69,9 +69,8 @@ impl ModelFactory for CandleFactory {
         let json = json.ok_or_else(|| LoadError::NotFound("there is no config.json".into()))?;
         let config = read_config(&json)?;
         let checkpoint = Checkpoint::open(files)?;
-        let mut reader = WeightReader::new(&checkpoint, options.clone(), on_progress);
-        // Packing is shared out too, a piece at a time, so that a model that serves meanwhile gets its turns.
-        let decoder = self.pool.install(|| Decoder::load(&config, &mut reader))?;
+        let mut reader = WeightReader::new(&checkpoint, options.clone(), &self.pool, on_progress);
+        let decoder = Decoder::load(&config, &mut reader)?;
         let kv_dtype = kv_dtype(decoder.kind(), config.layers.len(), config.heads);
         warn_of_unread(&config, &reader.unread());
         let info = ModelInfo {

@@ -24,6 +24,7 @@ use crate::gguf::{self, RowOrder};
 use crate::kernels::packed::pack::Packing;
 use crate::kernels::packed::{Kind, Packed};
 use crate::kernels::pages::Arena;
+use crate::kernels::pool::Pool;
 use crate::packing::{self, Matrix, Role, pack_matrices};
 
 /// The file of a checkpoint that is not sharded.
@@ -249,6 +250,8 @@ pub(crate) struct WeightReader<'a> {
     read: HashSet<String>,
     /// Where packed matrices lie.
     arena: Arena,
+    /// Who packs them, a matrix at a time: a model that serves meanwhile waits for a piece of one at most.
+    pool: &'a Pool,
     /// Parameters read so far.
     pub(crate) num_parameters: u64,
     /// Bytes they take in memory.
@@ -260,6 +263,7 @@ impl<'a> WeightReader<'a> {
     pub(crate) fn new(
         checkpoint: &'a Checkpoint,
         options: LoadOptions,
+        pool: &'a Pool,
         on_progress: &'a mut dyn FnMut(u64, u64) -> bool,
     ) -> Self {
         Self {
@@ -268,6 +272,7 @@ impl<'a> WeightReader<'a> {
             on_progress,
             read: HashSet::new(),
             arena: Arena::default(),
+            pool,
             num_parameters: 0,
             num_bytes: 0,
         }
@@ -331,7 +336,8 @@ impl<'a> WeightReader<'a> {
             });
         }
         let kind = packing::kind(&matrices, num_in, role, &self.options);
-        let packed = pack_matrices(kind, num_in, &matrices, packing, &self.arena).map_err(|error| {
+        let packed = self.pool.install(|| pack_matrices(kind, num_in, &matrices, packing, &self.arena));
+        let packed = packed.map_err(|error| {
             let names: Vec<_> = parts.iter().map(|(name, _)| *name).collect();
             LoadError::OutOfMemory(format!("no memory for {}: {error}", names.join(", ")))
         })?;

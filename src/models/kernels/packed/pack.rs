@@ -10,8 +10,9 @@ use crate::kernels::pages::{Arena, Region};
 use crate::kernels::pool::share;
 use crate::kernels::rows::SharedOutput;
 
-/// What is packed in one region of the thread pool, so that a model that is serving meanwhile gets its turns.
-const REGION_BYTES: usize = 8 << 20;
+/// What is packed in one region of the thread pool, so that a model that is serving meanwhile gets its turns, also where
+/// a file comes from a slow disk.
+const REGION_BYTES: usize = 2 << 20;
 
 /// How the rows of a matrix are stored: row-major, little-endian, as in a file.
 #[derive(Clone, Copy)]
