@@ -151,7 +151,6 @@ pub fn read_priority(fields: &mut Fields) -> Result<i32, ApiError> {
 
 /// Refuses what other servers have under these names and this one does not.
 pub fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
-    let never = |_: &Value| false;
     let is_empty = |value: &Value| match value {
         Value::Array(items) => items.is_empty(),
         Value::Object(map) => map.is_empty(),
