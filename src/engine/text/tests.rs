@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candlewick_protocol::{
-    ChatPrompt, Content, Delta, ErrorKind, Message, Prompt, SamplingOptions, ToolChoice,
+    ChatPrompt, Content, Delta, ErrorKind, Message, Prompt, SamplingOptions, TextOutput, TextTask, ToolChoice,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -321,6 +321,57 @@ fn a_tool_call_parser_may_be_named() {
 
     let error = named("glm").err().expect("it is not known").to_string();
     assert!(error.contains("`glm`") && error.contains("glm45") && error.contains("hermes"), "{error}");
+}
+
+#[test]
+fn an_effort_turns_reasoning_on_and_off_where_the_template_has_a_switch() {
+    let options = TextOptions {
+        chat_template: Some("{{ enable_thinking }} {{ thinking }} {{ reasoning_effort }}".into()),
+        template_kwargs: [("enable_thinking".to_owned(), json!(false))].into_iter().collect(),
+        ..TextOptions::default()
+    };
+    let processor = load_byte_level(&options).expect("it loads");
+    let rendered = |kwargs: Value| {
+        let kwargs = kwargs.as_object().cloned().expect("an object");
+        let prompt = ChatPrompt { template_kwargs: kwargs, ..chat("Hi") };
+        processor.prepare(&Prompt::Chat(prompt)).expect("it renders").text
+    };
+    assert_eq!(rendered(json!({"reasoning_effort": "low"})), "True True low");
+    assert_eq!(rendered(json!({"reasoning_effort": "none"})), "False False none");
+    assert_eq!(rendered(json!({"reasoning_effort": "none", "thinking": true})), "False True none");
+    assert_eq!(rendered(json!({})), "False  ");
+}
+
+#[test]
+fn text_and_tokens_are_told_as_they_are_asked() {
+    let processor = byte_level_processor();
+    let ask = |task: TextTask| processor.answer(&task);
+    let task = |prompt: Prompt| TextTask::Encode { prompt, add_special_tokens: false };
+    let Ok(TextOutput::Encoded(tokens)) =
+        ask(task(Prompt::Text { text: "hi<|im_end|>".into(), add_special_tokens: true }))
+    else {
+        panic!("tokens")
+    };
+    let (ids, spelled): (Vec<u32>, Vec<String>) = tokens.into_iter().unzip();
+    assert_eq!(spelled, ["h", "i", "<|im_end|>"]);
+    let decode = |lists: Vec<Vec<u32>>, skip| {
+        ask(TextTask::Decode { lists, skip_special_tokens: skip, param: "tokens".into() })
+    };
+    let texts =
+        |texts: &[&str]| Ok(TextOutput::Decoded(texts.iter().map(|text| (*text).to_owned()).collect()));
+    assert_eq!(decode(vec![ids.clone(), vec![]], false), texts(&["hi<|im_end|>", ""]));
+    assert_eq!(decode(vec![ids], true), texts(&["hi"]));
+    let failure = decode(vec![vec![1_000_000]], false).expect_err("there is no such token");
+    assert_eq!(failure.param.as_deref(), Some("tokens"));
+
+    let locate = TextTask::Locate { texts: vec!["hé<|im_end|>".into()], add_special_tokens: true };
+    let Ok(TextOutput::Located(located)) = ask(locate) else { panic!("places") };
+    let spans: Vec<_> = located[0].iter().map(|token| (token.text.as_str(), token.span)).collect();
+    assert_eq!(spans[0], ("h", Some((0, 1))));
+    assert_eq!(spans.last(), Some(&("<|im_end|>", Some((2, 12)))));
+    assert!(spans[1..spans.len() - 1].iter().all(|token| *token == ("é", Some((1, 2)))), "{spans:?}");
+    let chat = ask(task(Prompt::Chat(chat("Hi")))).expect("it renders");
+    assert!(matches!(chat, TextOutput::Encoded(tokens) if tokens.len() > 2));
 }
 
 #[test]

@@ -114,6 +114,16 @@ done = client.completions.create(
 )
 assert done.choices[0].text in ("yes", "no") and done.choices[0].finish_reason == "stop", done
 
+# The responses API parses as chat does.
+class Town(BaseModel):
+    name: str = Field(max_length=20)
+
+
+parsed = client.responses.parse(
+    model=MODEL, input="What is the capital of France?", text_format=Town, temperature=0
+)
+assert isinstance(parsed.output_parsed, Town) and parsed.status == "completed", parsed
+
 # What cannot be guaranteed is refused, and the keyword named.
 bad = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array", "uniqueItems": True}}}
 try:

@@ -6,6 +6,7 @@ mod harmony;
 
 use candlewick_protocol::Delta;
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 
@@ -171,5 +172,48 @@ proptest! {
         let expected = parse(&[&whole], starts_inside);
         prop_assert_eq!(&parse(&chars, starts_inside), &expected);
         prop_assert_eq!(&parse(&parts, starts_inside), &expected);
+    }
+}
+
+proptest! {
+    /// Of the marks of all families, in any order: no parser breaks, the cuts do not show, and calls are numbered.
+    #[test]
+    fn no_parser_shows_where_its_text_was_cut(
+        parts in proptest::collection::vec(prop::sample::select(vec![
+            "<think>", "</think>", "<tool_call>", "</tool_call>", "{\"name\": \"f\", ", "\"arguments\": {\"n\": \"3\"}}", "[", "]", "f",
+            "\"parameters\": {}}", "<function=f>", "<parameter=n>", "</parameter>", "</function>", "<arg_key>", "</arg_key>",
+            "<arg_value>", "</arg_value>", "[TOOL_CALLS]", "[ARGS]", "{\"n\": \"x\"}", "<|tool_call>call:f{", "n:<|\"|>3<|\"|>", "}",
+            "<tool_call|>", "<|channel|>", "analysis", "final", "<|message|>", "<|end|>", "<|start|>assistant", " to=functions.f",
+            "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "<|tool_call|>", "functools",
+            "<|python_tag|>", "[f(n='3', x=None)]", "\n", " ", "é🕯", "3", "<",
+        ]), 0..12),
+        index in any::<prop::sample::Index>(),
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..5),
+    ) {
+        let names: Vec<&str> = tool_call_parsers().collect();
+        let name = names[index.index(names.len())];
+        let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}});
+        let tools = [json!({"type": "function", "function": {"name": "f", "parameters": schema}})];
+        let text = parts.concat();
+        let chars: Vec<char> = text.chars().collect();
+        let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(chars.len() + 1)).collect();
+        at.extend([0, chars.len()]);
+        at.sort_unstable();
+        let pieces: Vec<String> = at.windows(2).map(|pair| chars[pair[0]..pair[1]].iter().collect()).collect();
+        let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+        let whole = read_with_parser(name, &tools, &[&text]).expect("it is known");
+        prop_assert_eq!(&read_with_parser(name, &tools, &pieces).expect("it is known"), &whole, "{}", name);
+        let mut num_calls = 0;
+        for delta in &whole {
+            prop_assert!(!delta.is_empty());
+            match delta {
+                Delta::ToolCall { index, .. } => {
+                    prop_assert_eq!(*index, num_calls);
+                    num_calls += 1;
+                }
+                Delta::ToolArguments { index, .. } => prop_assert!(*index < num_calls),
+                Delta::Text(_) | Delta::Reasoning(_) => {}
+            }
+        }
     }
 }
