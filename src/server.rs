@@ -278,7 +278,11 @@ fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSettin
         prefix_caching: engine.prefix_caching,
         stream_capacity: engine.stream_capacity,
         default_seed: models.default_seed,
-        load: LoadOptions { dtype: models.dtype, quantization: models.quantization.scheme() },
+        load: LoadOptions {
+            dtype: models.dtype,
+            quantization: models.quantization.scheme(),
+            kv_cache: engine.kv_cache_dtype.dtype(),
+        },
         text: TextOptions {
             chat_template,
             template_kwargs: models.template_kwargs.clone(),

@@ -14,7 +14,7 @@ use candlewick_protocol::ModelRef;
 use serde_json::{Map, Value};
 
 pub use crate::settings_layers::{FlagValue, Place, Problem, SettingsError, SettingsFile, Sources};
-pub use crate::settings_units::{LogFormat, ReasoningField, WeightQuantization};
+pub use crate::settings_units::{KvCacheType, LogFormat, ReasoningField, WeightQuantization};
 
 use crate::settings_layers::{API_KEYS, Layered};
 use crate::settings_raw::{RawEngine, RawHub, RawLog, RawModels, RawServer, RawSettings, RawStore};
@@ -121,6 +121,8 @@ pub struct EngineSettings {
     pub max_step_tokens: usize,
     /// Memory for the KV cache of one model.
     pub kv_cache: KvCacheSize,
+    /// What the KV cache keeps of keys and values.
+    pub kv_cache_dtype: KvCacheType,
     /// Tokens in a block of the KV cache.
     pub block_size: usize,
     /// Threads that compute; `None` takes as many as there are cores.
@@ -440,6 +442,7 @@ impl Check<'_> {
             max_queued: raw.max_queued,
             max_step_tokens: self.count("engine.max_batch_tokens", raw.max_batch_tokens),
             kv_cache,
+            kv_cache_dtype: raw.kv_cache_dtype,
             block_size: self.count("engine.block_size", raw.block_size),
             num_threads: raw.threads.0.map(|threads| self.count("engine.threads", threads)),
             prefix_caching: raw.prefix_caching,

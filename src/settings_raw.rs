@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::settings_units::{
-    AUTO, Auto, ByteSize, Device, JsonTable, Limit, LogFormat, Reasoning, ReasoningField, Span, TextList,
-    WeightQuantization, WeightType,
+    AUTO, Auto, ByteSize, Device, JsonTable, KvCacheType, Limit, LogFormat, Reasoning, ReasoningField, Span,
+    TextList, WeightQuantization, WeightType,
 };
 
 /// Everything that can be set.
@@ -156,6 +156,8 @@ pub struct RawEngine {
     pub max_batch_tokens: usize,
     /// Memory for the KV cache of one model.
     pub kv_cache_memory: Auto<ByteSize>,
+    /// What the KV cache keeps of keys and values.
+    pub kv_cache_dtype: KvCacheType,
     /// Share of the free memory that `kv_cache_memory = "auto"` takes.
     pub max_memory_percent: f64,
     /// Tokens in a block of the KV cache.
@@ -181,6 +183,7 @@ impl Default for RawEngine {
             max_queued: 256,
             max_batch_tokens: 512,
             kv_cache_memory: Auto(None),
+            kv_cache_dtype: KvCacheType::Auto,
             max_memory_percent: 0.3,
             block_size: 16,
             num_blocks: Auto(None),

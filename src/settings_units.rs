@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use candlewick_engine::Quantization;
+use candlewick_engine::{KvDType, Quantization};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -350,6 +350,35 @@ choices! {
         Float16 = "float16" | "f16" | "half",
         /// Brain floats.
         Bfloat16 = "bfloat16" | "bf16",
+    }
+}
+
+choices! {
+    /// What the KV cache keeps of keys and values.
+    KvCacheType {
+        /// As the weights are.
+        Auto = "auto",
+        /// 32-bit floats.
+        Float32 = "float32" | "f32" | "float",
+        /// Half precision.
+        Float16 = "float16" | "f16" | "half",
+        /// Brain floats.
+        Bfloat16 = "bfloat16" | "bf16",
+        /// Bytes, with a scale for each token and head.
+        Int8 = "int8" | "q8_0",
+    }
+}
+
+impl KvCacheType {
+    /// What it is for the engine; `None` goes by the weights.
+    pub fn dtype(self) -> Option<KvDType> {
+        match self {
+            Self::Auto => None,
+            Self::Float32 => Some(KvDType::F32),
+            Self::Float16 => Some(KvDType::F16),
+            Self::Bfloat16 => Some(KvDType::Bf16),
+            Self::Int8 => Some(KvDType::Int8),
+        }
     }
 }
 

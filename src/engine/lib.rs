@@ -22,9 +22,9 @@ pub mod text;
 pub use beam::{Beam, BeamSearch, FinishedBeam};
 pub use error::{LoadError, StepError};
 pub use model::{
-    BlockId, Chunk, DType, KvCacheShape, LoadOptions, Model, ModelFactory, ModelInfo, PromptLogprobs,
-    Quantization, RowFailure, SampleSpec, SampledToken, SequenceId, StepOutcome, StepPlan, TokenHistory,
-    TokenScore, Weights,
+    BlockId, Chunk, DType, KvCacheShape, KvDType, LoadOptions, Model, ModelFactory, ModelInfo,
+    PromptLogprobs, Quantization, RowFailure, SampleSpec, SampledToken, SequenceId, StepOutcome, StepPlan,
+    TokenHistory, TokenScore, Weights,
 };
 pub use sampling::{Distribution, GenerationDefaults, ResolveLimits, SamplingParams, ThinkingBudget};
 pub use scheduler::{News, Scheduler, SchedulerCounts, SchedulerLimits};

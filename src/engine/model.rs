@@ -232,6 +232,21 @@ pub struct LoadOptions {
     pub dtype: DType,
     /// What matrices are quantised to. Those that a file has quantised already stay as they are.
     pub quantization: Option<Quantization>,
+    /// What keys and values are kept as; `None` goes by the weights.
+    pub kv_cache: Option<KvDType>,
+}
+
+/// What a KV cache keeps of keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvDType {
+    /// 32-bit floats.
+    F32,
+    /// Half precision.
+    F16,
+    /// Brain floats.
+    Bf16,
+    /// Bytes, with a scale for each token and head.
+    Int8,
 }
 
 /// Makes models of files. Handed in by the program's root, so that actors need not know candle.

@@ -7,7 +7,7 @@
 //! sixteen positions at once; its values as `(block_size, padded head)`; and, where elements are bytes, a scale for each
 //! key and each value.
 
-use candlewick_engine::{KvCacheShape, StepError};
+use candlewick_engine::{KvCacheShape, KvDType, StepError};
 use half::{bf16, f16};
 
 use crate::kernels::attention::HeadShape;
@@ -15,33 +15,19 @@ use crate::kernels::lanes::LANES;
 use crate::kernels::pages::Pages;
 use crate::kernels::rows::SharedOutput;
 
-/// What keys and values are kept as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum KvDType {
-    /// 32-bit floats.
-    F32,
-    /// Half precision.
-    F16,
-    /// Brain floats.
-    Bf16,
-    /// Bytes, with a scale for each token and head.
-    Int8,
+/// Bytes of one element.
+const fn element_bytes(dtype: KvDType) -> usize {
+    match dtype {
+        KvDType::F32 => 4,
+        KvDType::F16 | KvDType::Bf16 => 2,
+        KvDType::Int8 => 1,
+    }
 }
 
-impl KvDType {
-    const fn element_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-            Self::Int8 => 1,
-        }
-    }
-
-    /// Bytes of one token's keys and values in one head, its share of the scales included.
-    const fn token_bytes(self, head_dim: usize) -> usize {
-        let scales = if matches!(self, Self::Int8) { 2 * size_of::<f32>() } else { 0 };
-        (head_dim + head_dim.next_multiple_of(LANES)) * self.element_bytes() + scales
-    }
+/// Bytes of one token's keys and values in one head, its share of the scales included.
+const fn token_bytes(dtype: KvDType, head_dim: usize) -> usize {
+    let scales = if matches!(dtype, KvDType::Int8) { 2 * size_of::<f32>() } else { 0 };
+    (head_dim + head_dim.next_multiple_of(LANES)) * element_bytes(dtype) + scales
 }
 
 /// Keys and values of all layers, each layer `(blocks, kv heads)` cells.
@@ -88,7 +74,7 @@ impl KvCache {
     }
 
     fn cell_bytes(&self) -> usize {
-        self.shape.block_size as usize * self.dtype.token_bytes(self.heads.head_dim)
+        self.shape.block_size as usize * token_bytes(self.dtype, self.heads.head_dim)
     }
 
     fn layer_bytes(&self) -> usize {
@@ -149,7 +135,7 @@ impl<'a> PagedKv<'a> {
     /// Where values begin in a cell.
     #[inline(always)]
     pub(crate) fn values_at(&self) -> usize {
-        self.head_dim * self.block_size * self.dtype.element_bytes()
+        self.head_dim * self.block_size * element_bytes(self.dtype)
     }
 
     /// The scale of a key of bytes.
@@ -273,7 +259,7 @@ fn scale_of(x: &[f32]) -> f32 {
 
 /// Bytes of cache for one token, all layers together.
 pub(crate) fn bytes_per_token(num_layers: usize, heads: HeadShape, dtype: KvDType) -> u64 {
-    (num_layers * heads.num_kv_heads * dtype.token_bytes(heads.head_dim)) as u64
+    (num_layers * heads.num_kv_heads * token_bytes(dtype, heads.head_dim)) as u64
 }
 
 #[cfg(test)]

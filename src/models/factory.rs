@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use candlewick_engine::{LoadError, LoadOptions, ModelFactory, ModelFiles, ModelInfo, Weights};
+use candlewick_engine::{KvDType, LoadError, LoadOptions, ModelFactory, ModelFiles, ModelInfo, Weights};
 use serde_json::Value;
 
-use crate::cache::{KvDType, bytes_per_token};
+use crate::cache::bytes_per_token;
 use crate::config::{Config, corrupt};
 use crate::kernels::attention::HeadShape;
 use crate::kernels::packed::Kind;
@@ -71,7 +71,8 @@ impl ModelFactory for CandleFactory {
         let checkpoint = Checkpoint::open(files)?;
         let mut reader = WeightReader::new(&checkpoint, options.clone(), &self.pool, on_progress);
         let decoder = Decoder::load(&config, &mut reader)?;
-        let kv_dtype = kv_dtype(decoder.kind(), config.layers.len(), config.heads);
+        let by_weights = || kv_dtype(decoder.kind(), config.layers.len(), config.heads);
+        let kv_dtype = options.kv_cache.unwrap_or_else(by_weights);
         warn_of_unread(&config, &reader.unread());
         let info = ModelInfo {
             family: config.family.into(),

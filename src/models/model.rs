@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use candle_core::Storage;
 use candlewick_engine::{
-    KvCacheShape, Model, ModelInfo, RowFailure, StepError, StepOutcome, StepPlan, TokenScore, Weights,
+    KvCacheShape, KvDType, Model, ModelInfo, RowFailure, StepError, StepOutcome, StepPlan, TokenScore,
+    Weights,
 };
 
 use crate::batch::Batch;
-use crate::cache::{KvCache, KvDType};
+use crate::cache::KvCache;
 use crate::kernels::attention::HeadShape;
 use crate::kernels::pool::{Pool, share};
 use crate::kernels::rows::SharedOutput;

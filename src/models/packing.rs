@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     fn options(dtype: DType, quantization: Option<Quantization>) -> LoadOptions {
-        LoadOptions { dtype, quantization }
+        LoadOptions { dtype, quantization, kv_cache: None }
     }
 
     /// What large matrices are kept as.

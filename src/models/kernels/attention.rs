@@ -11,14 +11,14 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use candlewick_engine::BlockId;
+use candlewick_engine::{BlockId, KvDType};
 use half::{bf16, f16};
 
 use super::exp::exp;
 use super::lanes::{Element, Kernel, LANES, Lanes, dispatch};
 use super::pool::share;
 use super::rows::SharedOutput;
-use crate::cache::{KvDType, PagedKv};
+use crate::cache::PagedKv;
 
 /// Positions between two looks at the running maximum.
 const STRETCH: usize = 64;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candlewick_engine::{
-    BlockId, Chunk, DType, KvCacheShape, LoadOptions, Model, ModelFactory, ModelFile, ModelFiles,
+    BlockId, Chunk, DType, KvCacheShape, KvDType, LoadOptions, Model, ModelFactory, ModelFile, ModelFiles,
     PromptLogprobs, SampleSpec, SampledToken, SamplingParams, SequenceId, StepPlan, TokenScore, Weights,
 };
 use candlewick_models::CandleFactory;
@@ -334,5 +334,39 @@ fn weights_are_kept_in_the_precision_that_is_asked_for() {
         let rounded = answer(&load(&fixture, 2, DType::F16));
         let (rounded, exact) = (rounded[0][0].score.as_ref().unwrap(), &answer(&stored)[0][0]);
         assert!((rounded.logprob - exact.score.as_ref().unwrap().logprob).abs() < 0.05, "{}", fixture.name);
+    }
+}
+
+#[test]
+fn what_the_cache_keeps_is_a_choice_and_the_cut_shows_in_none() {
+    const NUM_TOKENS: usize = 8;
+    let cut = Cut { chunk: 7, block_size: 8, stride: 5 };
+    // How far the first token's log-probability may move: half precision rounds at the 11th bit, brain floats at the 8th,
+    // bytes at the 7th of a head's largest element; over a few layers of random weights.
+    let types = [(KvDType::F32, 1e-4), (KvDType::F16, 5e-3), (KvDType::Bf16, 5e-2), (KvDType::Int8, 0.15)];
+    for fixture in fixtures() {
+        let exact = load(&fixture, 2, DType::F32);
+        let first = |weights: &Arc<dyn Weights>| {
+            generate(weights, &[&fixture.cases[0].prompt], 1, &greedy(), WHOLE).remove(0)
+        };
+        let expected = first(&exact)[0].score.as_ref().expect("it is asked for").logprob;
+        let mut bytes = u64::MAX;
+        for (kv_cache, bound) in types {
+            let options =
+                LoadOptions { dtype: DType::F32, kv_cache: Some(kv_cache), ..LoadOptions::default() };
+            let factory = CandleFactory::new(Some(2)).unwrap();
+            let weights = factory.load(&fixture.files, &options, &mut |_, _| true).unwrap();
+            assert!(weights.info().kv_bytes_per_token <= bytes, "none takes more than the one before");
+            bytes = weights.info().kv_bytes_per_token;
+            let found = first(&weights)[0].score.as_ref().expect("it is asked for").logprob;
+            assert!(
+                (found - expected).abs() <= bound,
+                "{} {kv_cache:?}: {found}, not {expected}",
+                fixture.name
+            );
+            let whole = generate(&weights, &prompts(&fixture), NUM_TOKENS, &greedy(), WHOLE);
+            let pieces = generate(&weights, &prompts(&fixture), NUM_TOKENS, &greedy(), cut);
+            assert!(whole == pieces, "{} {kv_cache:?}", fixture.name);
+        }
     }
 }
