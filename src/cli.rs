@@ -125,7 +125,7 @@ pub struct ServeArgs {
     #[arg(long, help_heading = "Server")]
     pub strict_fields: bool,
 
-    /// Answer web pages of these origins only, such as https://example.org,http://localhost:3000
+    /// Answer web pages of these origins only, such as `https://example.org,http://localhost:3000`
     #[arg(long, value_name = "ORIGINS", help_heading = "Server")]
     pub allowed_origins: Option<String>,
 

@@ -3,7 +3,7 @@
 //! The order is vLLM's: what the form of the answer forbids is made impossible; what is reported of log-probabilities is
 //! the raw distribution that this leaves (a search goes by the adjusted one); then `allowed_token_ids`, `bad_words` and
 //! repeated n-grams, end tokens while `min_tokens` is not reached, `logit_bias`, and the repetition, frequency and presence
-//! penalties (all in [`adjust`]); a greedy choice is made here; then temperature, `min_p`, `top_k`, `top_p`, `typical_p`,
+//! penalties (all in [`adjust`](mod@adjust)); a greedy choice is made here; then temperature, `min_p`, `top_k`, `top_p`, `typical_p`,
 //! and the draw. Everywhere, of equals the lower id comes first.
 //!
 //! Sampling depends on the logits and the [`SampleSpec`] and on nothing else.
