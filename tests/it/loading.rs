@@ -29,17 +29,20 @@ fn one_load_serves_all_and_late_comers_hear_what_has_passed() {
     let body = json!({"model": "fake/model"});
     let first = server.post("/load_model", &body);
     server.factory().load_gate.wait_held();
-    let second = server.post("/load_model", &json!({"model": "fake/model@main"}));
+    let mut second = server.post("/load_model", &json!({"model": "fake/model@main"})).frames();
+    // It has joined the load once it hears of it; that its headers came says only that it was asked.
+    let heard = std::iter::once(second.next().expect("what has passed"));
     server.factory().load_gate.open();
-    let stages = |chunks: Vec<Value>| -> Vec<String> {
-        let mut stages: Vec<String> = chunks
-            .iter()
-            .map(|chunk| chunk["stage"].as_str().or(chunk["status"].as_str()).expect("a stage").to_owned())
-            .collect();
+    let stages = |frames: Vec<String>| -> Vec<String> {
+        let stage = |frame: &String| {
+            let chunk: Value = serde_json::from_str(frame.strip_prefix("data: ")?).expect("JSON");
+            Some(chunk["stage"].as_str().or(chunk["status"].as_str()).expect("a stage").to_owned())
+        };
+        let mut stages: Vec<String> = frames.iter().filter_map(stage).collect();
         stages.dedup();
         stages
     };
-    let (first, second) = (stages(first.chunks()), stages(second.chunks()));
+    let (first, second) = (stages(first.frames().collect()), stages(heard.chain(second).collect()));
     assert_eq!(first.last().map(String::as_str), Some("ready"));
     assert_eq!(second, first, "the late one hears the stages that passed");
     assert_eq!(server.factory().num_loads(), 1);
