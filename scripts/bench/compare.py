@@ -59,7 +59,7 @@ def wait_until_ready(port: int, process: subprocess.Popen, patience_s: float = 3
 
 
 def measure(command: str, args: argparse.Namespace) -> dict[int, dict]:
-    """One turn of one server: a load at each concurrency."""
+    """One turn of one server: a load at each concurrency, each with prompts of its own, so that no cache helps."""
     port = free_port()
     words = shlex.split(command.format(model=args.model, port=port))
     with open(os.devnull, "wb") as silent:
@@ -79,6 +79,7 @@ def load(port: int, concurrency: int, args: argparse.Namespace) -> dict:
             sys.executable, LOAD, "--base-url", f"http://127.0.0.1:{port}/v1", "--model", args.model,
             "--concurrency", str(concurrency), "--requests", str(max(args.requests_min, concurrency)),
             "--prompt-tokens", str(args.prompt_tokens), "--max-tokens", str(args.max_tokens),
+            "--seed", str(concurrency * 10_000),
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
