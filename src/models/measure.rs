@@ -1,4 +1,6 @@
-//! Times of kernels alone, for `benches/kernels.rs`: kernels are private to this room.
+//! Times of kernels alone, for `benches/kernels.rs`, and what the machine could give them: kernels are private to this room.
+
+mod limits;
 
 use std::time::Instant;
 
@@ -6,6 +8,8 @@ use crate::kernels::packed::pack::{Packing, Source, Stored, pack};
 use crate::kernels::packed::{Epilogue, Kind, Packed};
 use crate::kernels::pages::Arena;
 use crate::kernels::pool::Pool;
+
+pub use limits::{Limits, limits};
 
 /// How long one product took.
 #[derive(Debug, Clone)]
