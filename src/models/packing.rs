@@ -16,7 +16,7 @@ use candlewick_engine::{DType, LoadOptions, Quantization};
 
 use crate::ggml;
 use crate::gguf::RowOrder;
-use crate::kernels::packed::pack::{Packing, Source, Stored, pack};
+use crate::kernels::packed::pack::{Packing, Source, Stored, pack_in_regions};
 use crate::kernels::packed::{EXACT_MAX, Kind, Packed};
 use crate::kernels::pages::Arena;
 
@@ -97,13 +97,15 @@ fn wider(one: Kind, other: Kind) -> Kind {
     }
 }
 
-/// Packs matrices over the same `k` inputs as one. Fails if the system refuses the memory.
+/// Packs matrices over the same `k` inputs as one, and calls `after_region` each time when a few megabytes are packed. Fails
+/// if the system refuses the memory.
 pub(crate) fn pack_matrices(
     kind: Kind,
     k: usize,
     matrices: &[Matrix<'_>],
     packing: Packing,
     arena: &Arena,
+    after_region: &dyn Fn(),
 ) -> io::Result<Packed> {
     let orders: Vec<_> = matrices.iter().map(|matrix| move |row| matrix.order.stored_row(row)).collect();
     let decoders: Vec<_> = matrices
@@ -136,7 +138,7 @@ pub(crate) fn pack_matrices(
             Source { rows: matrix.num_rows, stored, order }
         })
         .collect();
-    pack(kind, k, &sources, packing, arena)
+    pack_in_regions(kind, k, &sources, packing, arena, after_region)
 }
 
 #[cfg(test)]
@@ -174,7 +176,7 @@ mod tests {
         let bytes = blocks(&stored.to_string());
         assert_eq!(of(&[stored], Role::Layer, &LoadOptions::default()), kept, "{stored}");
         let matrix = Matrix { stored, bytes: &bytes, num_rows: 2, order: RowOrder::AsStored };
-        let packed = pack_matrices(kept, 256, &[matrix], Packing::Joined, &Arena::default()).unwrap();
+        let packed = pack_matrices(kept, 256, &[matrix], Packing::Joined, &Arena::default(), &|| {}).unwrap();
         let (mut expected, mut found) = ([0.0; 512], [0.0; 512]);
         ggml::decode(stored, &bytes, &mut expected);
         let (first, second) = found.split_at_mut(256);

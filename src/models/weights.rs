@@ -89,6 +89,16 @@ impl Bytes {
         }
     }
 
+    /// Takes the pages of a mapped file off this process; they stay in the system's cache.
+    fn release(&self) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // SAFETY: the mapping is read-only and of a file: a page that is read again is mapped again. A system that
+            // refuses the advice keeps the pages until the end of the load, and that is all.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+
     fn open(file: &ModelFile) -> Result<Self, LoadError> {
         match file {
             ModelFile::Embedded(bytes) => Ok(Self::Embedded(bytes)),
@@ -177,6 +187,11 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Takes what was read so far off this process's account, so that a load does not hold a model twice.
+    fn release(&self) {
+        self.shards.iter().for_each(|shard| shard.bytes.release());
+    }
+
     /// Number of tensors in the files.
     pub(crate) fn len(&self) -> usize {
         self.tensors.len()
@@ -190,7 +205,10 @@ impl Checkpoint {
     /// Whether two tensors are there and the same, bit for bit.
     pub(crate) fn same(&self, one: &str, other: &str) -> bool {
         let (Some(one), Some(other)) = (self.tensors.get(one), self.tensors.get(other)) else { return false };
-        one.stored == other.stored && one.shape == other.shape && self.data(one) == self.data(other)
+        let are_same =
+            one.stored == other.stored && one.shape == other.shape && self.data(one) == self.data(other);
+        self.release();
+        are_same
     }
 
     /// The bytes of a tensor, its rows in the order of the Hub's checkpoints.
@@ -312,6 +330,7 @@ impl<'a> WeightReader<'a> {
             (_, stored) => keep(decode(data, stored, &shape, |x| x), &shape),
         };
         let tensor = kept.ok_or_else(|| self.unsupported(name, entry))??;
+        self.checkpoint.release();
         self.count(name, tensor.elem_count(), tensor.elem_count() * tensor.dtype().size_in_bytes())?;
         Ok(tensor)
     }
@@ -336,7 +355,10 @@ impl<'a> WeightReader<'a> {
             });
         }
         let kind = packing::kind(&matrices, num_in, role, &self.options);
-        let packed = self.pool.install(|| pack_matrices(kind, num_in, &matrices, packing, &self.arena));
+        // What a region was read from goes before the next is read: a file that is mapped counts as ours.
+        let after_region = || self.checkpoint.release();
+        let packed =
+            self.pool.install(|| pack_matrices(kind, num_in, &matrices, packing, &self.arena, &after_region));
         let packed = packed.map_err(|error| {
             let names: Vec<_> = parts.iter().map(|(name, _)| *name).collect();
             LoadError::OutOfMemory(format!("no memory for {}: {error}", names.join(", ")))

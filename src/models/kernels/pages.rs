@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use memmap2::MmapMut;
 
 /// A huge page.
-const HUGE: usize = 2 << 20;
+pub(crate) const HUGE: usize = 2 << 20;
 /// Small tensors are put together into mappings of this size, so that each does not end in a huge page of its own.
 const CHUNK: usize = 64 << 20;
 /// Tensors from this size on have a mapping of their own.

@@ -310,6 +310,12 @@ impl Drop for Installed {
     }
 }
 
+/// Threads of the pool that the caller is in; one if it is in none.
+pub(crate) fn num_threads() -> usize {
+    // SAFETY: `install` borrows the pool for as long as it is set.
+    INSTALLED.get().map_or(1, |pool| unsafe { &*pool }.num_threads())
+}
+
 /// Calls `body` with ranges that together make `0..len`, each of at least `min` items but the last, on the threads of
 /// the pool that the caller is in; on its own thread if it is in none, or within a region already. Large ranges are given
 /// out first and small ones last, so that all threads end at about the same time.

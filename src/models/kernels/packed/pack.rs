@@ -1,18 +1,19 @@
 //! Packing: rows as a file has them → panels.
 
 use std::io;
+use std::ops::Range;
 
 use half::{bf16, f16};
 
 use super::blocks::{self, QUANTS};
 use super::{EXACT_MAX, GROUP, Kind, PANEL, Packed, Panel};
-use crate::kernels::pages::{Arena, Region};
-use crate::kernels::pool::share;
+use crate::kernels::pages::{Arena, HUGE, Region};
+use crate::kernels::pool::{num_threads, share};
 use crate::kernels::rows::SharedOutput;
 
-/// What is packed in one region of the thread pool, so that a model that is serving meanwhile gets its turns, also where
-/// a file comes from a slow disk.
-const REGION_BYTES: usize = 2 << 20;
+/// Most pieces that are packed in one region of the thread pool: each is what begins in one huge page. So few that a model
+/// that is serving meanwhile gets its turns, also where a file comes from a slow disk.
+const REGION_PIECES_MAX: usize = 16;
 
 /// How the rows of a matrix are stored: row-major, little-endian, as in a file.
 #[derive(Clone, Copy)]
@@ -76,6 +77,19 @@ pub(crate) fn pack(
     packing: Packing,
     arena: &Arena,
 ) -> io::Result<Packed> {
+    pack_in_regions(kind, k, sources, packing, arena, &|| {})
+}
+
+/// [`pack`], and calls `after_region` each time when a few megabytes are packed: the bytes that those were read from are
+/// not read again soon.
+pub(crate) fn pack_in_regions(
+    kind: Kind,
+    k: usize,
+    sources: &[Source<'_>],
+    packing: Packing,
+    arena: &Arena,
+    after_region: &dyn Fn(),
+) -> io::Result<Packed> {
     for source in sources {
         check(source, k);
     }
@@ -94,27 +108,49 @@ pub(crate) fn pack(
     }
     let panel_bytes = kind.panel_bytes(k);
     let mut memory = arena.take(panels.len() * panel_bytes)?;
-    fill(kind, k, sources, &panels, &mut memory);
+    fill(kind, k, sources, &panels, &mut memory, after_region);
     let outputs: Vec<usize> = sources.iter().map(|source| source.rows).collect();
     let exact = outputs.iter().sum::<usize>() * k <= EXACT_MAX;
     Ok(Packed { kind, k, panels, outputs, paired, exact, memory })
 }
 
-fn fill(kind: Kind, k: usize, sources: &[Source<'_>], panels: &[Panel], memory: &mut Region) {
+fn fill(
+    kind: Kind,
+    k: usize,
+    sources: &[Source<'_>],
+    panels: &[Panel],
+    memory: &mut Region,
+    after_region: &dyn Fn(),
+) {
     let panel_bytes = kind.panel_bytes(k);
-    let per_region = (REGION_BYTES / panel_bytes).max(1);
-    let chunks = memory.as_mut_slice().chunks_mut(per_region * panel_bytes);
-    for (memory, panels) in chunks.zip(panels.chunks(per_region)) {
-        let memory = SharedOutput::new(memory);
-        share(panels.len(), 1, |range| {
+    let pieces = pieces(memory.as_slice().as_ptr() as usize, panel_bytes, panels.len());
+    let memory = SharedOutput::new(memory.as_mut_slice());
+    for region in pieces.chunks(num_threads().min(REGION_PIECES_MAX)) {
+        share(region.len(), 1, |range| {
             let mut packer = Packer::new(kind, k);
-            for index in range {
-                // SAFETY: each panel is packed by the one thread that was given its index.
+            for index in region[range].iter().cloned().flatten() {
+                // SAFETY: each panel is packed by the one thread that was given the piece that it is in.
                 let bytes = unsafe { memory.slice(index * panel_bytes, panel_bytes) };
                 packer.pack(&sources[panels[index].source], panels[index], bytes);
             }
         });
+        after_region();
     }
+}
+
+/// Panels, cut where one begins in another huge page than the one before. The first write to a page has the system clear
+/// it, and two threads that are the first at once have it cleared twice, one after the other where memory is dear.
+fn pieces(start: usize, panel_bytes: usize, num_panels: usize) -> Vec<Range<usize>> {
+    let page_of = |panel: usize| (start + panel * panel_bytes) / HUGE;
+    let mut pieces = Vec::new();
+    let mut first = 0;
+    for next in 1..=num_panels {
+        if next == num_panels || page_of(next) != page_of(first) {
+            pieces.push(first..next);
+            first = next;
+        }
+    }
+    pieces
 }
 
 /// A source is as long as it says.
@@ -259,6 +295,27 @@ fn pack_bf16(bytes: &[u8], k: usize, width: usize, row_of: impl Fn(usize) -> usi
             if let ([low, high], Some(step)) = (rest, steps.next()) {
                 step[lane * 4..][..4].copy_from_slice(&[*low, *high, 0, 0]);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_begin_in_huge_pages_of_their_own_and_leave_no_panel_out() {
+        for (start, panel_bytes, num_panels) in
+            [(0, 57 << 10, 1000), (HUGE / 2, 57 << 10, 77), (128, 3 * HUGE, 5), (0, 64, 1)]
+        {
+            let pieces = pieces(start, panel_bytes, num_panels);
+            assert_eq!(
+                pieces.iter().cloned().flatten().collect::<Vec<_>>(),
+                (0..num_panels).collect::<Vec<_>>()
+            );
+            let pages: Vec<_> =
+                pieces.iter().map(|piece| (start + piece.start * panel_bytes) / HUGE).collect();
+            assert!(pages.windows(2).all(|pair| pair[0] < pair[1]), "{pages:?}");
         }
     }
 }
