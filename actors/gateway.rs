@@ -79,6 +79,7 @@ impl Gateway {
             admission: Admission::new(),
             board: Board::new(),
             census: Census::new(),
+            memory: parts.memory,
             metrics: Metrics::new(),
             next_key: AtomicU64::new(1),
         });

@@ -25,6 +25,7 @@ mod generation;
 mod job_log;
 mod jobs;
 mod loader;
+mod memory;
 mod metrics;
 mod model;
 mod outlet;
@@ -50,6 +51,7 @@ use tokio::sync::mpsc;
 pub use archive::{Archive, ArchiveError, ArchiveSettings};
 pub use gateway::Gateway;
 pub use job_log::{Follower, JobLog, JobLogWriter};
+pub use memory::{Memory, MemoryUse};
 
 /// What the tree is made of: filled in by the program's root, so that no arrow points back to it.
 pub struct TreeParts {
@@ -61,6 +63,8 @@ pub struct TreeParts {
     pub settings: TreeSettings,
     /// Where responses are kept; without it nothing is stored and nothing runs in the background.
     pub archive: Option<Archive>,
+    /// What the system says of memory; without it any load is tried.
+    pub memory: Option<Arc<dyn Memory>>,
 }
 
 /// Limits and times of the tree.

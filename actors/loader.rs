@@ -20,8 +20,10 @@ use tokio::time::Instant;
 
 use crate::capacity::Capacity;
 use crate::census::Presence;
+use crate::memory::{GiveBack, make_room, weight_bytes_at_least};
 use crate::model::ModelMsg;
 use crate::progress::Throttle;
+use crate::registry::RegistryMsg;
 use crate::stepper::panic_text;
 use crate::tree::{Tree, tell};
 
@@ -44,6 +46,8 @@ pub struct LoaderArgs {
     pub attempt: u64,
     /// Who wants to know.
     pub supervisor: ActorRef<ModelMsg>,
+    /// Who can unload other models to make room.
+    pub registry: ActorRef<RegistryMsg>,
 }
 
 /// A model in memory: what its batchers and requests share.
@@ -58,6 +62,8 @@ pub struct LoadedModel {
     pub capacity: Capacity,
     /// Commit of the snapshot, if it has one.
     pub commit: Option<String>,
+    /// Last, so that it goes after all of the above.
+    pub(crate) _give_back: GiveBack,
 }
 
 /// A loader at work.
@@ -117,6 +123,7 @@ async fn load(args: &LoaderArgs) -> Result<LoadedModel, LoadError> {
     if found.gguf.is_some() {
         // Tokenizer and config are in it, so that it has to be here first.
         let weights = files::weight_files(snapshot.files(), None, found.gguf.as_deref())?;
+        make_room_for_files(args, &*snapshot, &weights, true).await?;
         fetch(&*snapshot, weights, &mut found, Some(&report)).await?;
         found = blocking(move || gguf::unfold(&mut found).map(|()| found)).await?;
     } else {
@@ -126,7 +133,9 @@ async fn load(args: &LoaderArgs) -> Result<LoadedModel, LoadError> {
         fetch(&*snapshot, small, &mut found, None).await?;
     }
     let (text, from) = (settings.text.clone(), found.clone());
-    let processor = blocking(move || TextProcessor::load(&from, &text)).await?;
+    let give_back = GiveBack(tree.memory.clone());
+    // What reading a vocabulary took for a moment is given back before weights take more.
+    let processor = blocking(move || TextProcessor::load(&from, &text).inspect(|_| drop(give_back))).await?;
 
     report.stage(LoadStage::Config);
     let config = found.json("config.json")?;
@@ -136,10 +145,15 @@ async fn load(args: &LoaderArgs) -> Result<LoadedModel, LoadError> {
 
     if found.gguf.is_none() {
         let weights = weight_files(&*snapshot, &mut found).await?;
+        make_room_for_files(args, &*snapshot, &weights, false).await?;
         fetch(&*snapshot, weights, &mut found, Some(&report)).await?;
     }
 
     let (factory, options) = (tree.factory.clone(), settings.load.clone());
+    let (weigher, headers, as_what) = (factory.clone(), found.clone(), options.clone());
+    let weight_bytes = blocking(move || weigher.weight_bytes(&headers, &as_what)).await?;
+    make_room(tree, &args.registry, model, weight_bytes).await?;
+
     let stop = StopOnDrop::default();
     let stopped = stop.0.clone();
     let mut throttle = Throttle::default();
@@ -157,7 +171,27 @@ async fn load(args: &LoaderArgs) -> Result<LoadedModel, LoadError> {
 
     let capacity = Capacity::of(weights.info(), &settings);
     let commit = snapshot.commit().map(Into::into);
-    Ok(LoadedModel { id: model.canonical(), processor: Arc::new(processor), weights, capacity, commit })
+    Ok(LoadedModel {
+        id: model.canonical(),
+        processor: Arc::new(processor),
+        weights,
+        capacity,
+        commit,
+        _give_back: GiveBack(tree.memory.clone()),
+    })
+}
+
+/// Makes room for weights that may still be elsewhere, by the sizes of their files: what cannot fit is not downloaded.
+async fn make_room_for_files(
+    args: &LoaderArgs,
+    snapshot: &dyn Snapshot,
+    weights: &[String],
+    is_gguf: bool,
+) -> Result<(), LoadError> {
+    let files = snapshot.files().iter().filter(|file| weights.contains(&file.name));
+    let stored_bytes = files.filter_map(|file| file.size).sum();
+    let weight_bytes = weight_bytes_at_least(stored_bytes, is_gguf, &args.tree.settings().load);
+    make_room(&args.tree, &args.registry, &args.model, weight_bytes).await
 }
 
 fn no_source(model: &ModelRef) -> LoadError {

@@ -9,10 +9,10 @@ mod crash;
 mod load;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use candlewick_engine::LoadError;
+use candlewick_engine::{LoadError, Weights};
 use candlewick_protocol::{ErrorKind, Event, Failure, LoadEvent, ModelRef, RequestKey};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio_util::task::AbortOnDropHandle;
@@ -48,6 +48,8 @@ pub enum ModelMsg {
         /// Told when the model is out of memory, or why it stays.
         reply: RpcReplyPort<Result<(), Failure>>,
     },
+    /// Leave memory if nobody uses it and it is not pinned: others need the room. Told whether it did.
+    Evict(RpcReplyPort<bool>),
     /// The server stops: end everything with this failure.
     End(Failure),
     /// The load has come this far.
@@ -83,6 +85,18 @@ pub struct ModelArgs {
     pub model: ModelRef,
     /// Who started it and lets it go.
     pub registry: ActorRef<RegistryMsg>,
+}
+
+/// Waits until nobody holds the weights any more, not even the thread of a step that is just ending; but not for ever.
+async fn gone(weights: Weak<dyn Weights>) {
+    const POLL: Duration = Duration::from_millis(1);
+    const POLLS_MAX: usize = 1000;
+    for _ in 0..POLLS_MAX {
+        if weights.strong_count() == 0 {
+            return;
+        }
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 /// Where a model stands.
@@ -180,6 +194,7 @@ impl Actor for ModelSupervisor {
             ModelMsg::Load(outlet) => state.subscribe(&myself, outlet).await?,
             ModelMsg::Lend(reply) => state.lend(&myself, reply),
             ModelMsg::Unload { force, reply } => state.unload(&myself, force, reply),
+            ModelMsg::Evict(reply) => state.evict(&myself, reply),
             ModelMsg::End(failure) => state.end(&myself, failure),
             ModelMsg::LoadProgress { attempt, progress } => state.advance(attempt, progress),
             ModelMsg::Loaded { attempt, model } => state.finish_load(&myself, attempt, model).await,
@@ -267,6 +282,31 @@ impl ModelState {
                 let _ = batcher.stop_and_wait(None, None).await;
             }
             let _ = reply.send(Ok(()));
+        });
+        self.settle(myself);
+    }
+
+    fn evict(&mut self, myself: &ActorRef<ModelMsg>, reply: RpcReplyPort<bool>) {
+        let weights = match &self.phase {
+            Phase::Loaded { model, .. } if self.requests.is_empty() && !self.is_pinned() => {
+                Arc::downgrade(&model.weights)
+            }
+            _ => {
+                let _ = reply.send(false);
+                return;
+            }
+        };
+        tracing::info!(model = %self.id, "unloading: nobody uses it, and its memory is needed");
+        self.line.wipe();
+        let ended = Failure::new(ErrorKind::Unavailable, format!("model '{}' was unloaded", self.id));
+        let batcher = self.clear(ended);
+        tokio::spawn(async move {
+            if let Some(batcher) = batcher {
+                // An error means that it has stopped already.
+                let _ = batcher.stop_and_wait(None, None).await;
+            }
+            gone(weights).await;
+            let _ = reply.send(true);
         });
         self.settle(myself);
     }

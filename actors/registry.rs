@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use candlewick_protocol::{ErrorKind, Failure, LoadEvent, ModelRef};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::time::Instant;
 
 use crate::census::Presence;
 use crate::loader::LoadedModel;
@@ -51,6 +52,8 @@ pub enum RegistryMsg {
         /// Told when it is out of memory, or why it stays.
         reply: RpcReplyPort<Result<(), Failure>>,
     },
+    /// Unload the model that nobody uses and that was asked for longest ago. Told whether there was one.
+    EvictIdle(RpcReplyPort<bool>),
     /// Unload every model and end all requests.
     Reset(RpcReplyPort<()>),
     /// The server stops: end everything with this failure.
@@ -71,11 +74,14 @@ struct Entry {
     supervisor: ActorRef<ModelMsg>,
     /// Pieces of work sent to it.
     num_sent: u64,
+    /// When the last of them was sent.
+    used: Instant,
 }
 
 impl Entry {
     fn send(&mut self, work: ModelMsg) {
         self.num_sent += 1;
+        self.used = Instant::now();
         tell(&self.supervisor, work);
     }
 }
@@ -118,6 +124,7 @@ impl Actor for ModelRegistry {
                 None => _ = reply.send(None),
             },
             RegistryMsg::Unload { model, force, reply } => state.unload(&model, force, reply),
+            RegistryMsg::EvictIdle(reply) => state.evict_idle(reply),
             RegistryMsg::Reset(reply) => state.reset(reply),
             RegistryMsg::End(failure) => {
                 state
@@ -160,7 +167,7 @@ impl RegistryState {
         if !self.models.contains_key(&id) {
             let args = ModelArgs { tree: self.tree.clone(), model, registry: myself.clone() };
             let (supervisor, _) = Actor::spawn_linked(None, ModelSupervisor, args, myself.get_cell()).await?;
-            self.models.insert(id.clone(), Entry { supervisor, num_sent: 0 });
+            self.models.insert(id.clone(), Entry { supervisor, num_sent: 0, used: Instant::now() });
         }
         Ok(self.models.get_mut(&id).expect("it was there or has just been put there"))
     }
@@ -174,6 +181,23 @@ impl RegistryState {
                 let _ = reply.send(Err(failure.with_param("model")));
             }
         }
+    }
+
+    fn evict_idle(&self, reply: RpcReplyPort<bool>) {
+        let mut entries =
+            self.models.values().map(|entry| (entry.used, entry.supervisor.clone())).collect::<Vec<_>>();
+        entries.sort_by_key(|(used, _)| *used);
+        tokio::spawn(async move {
+            for (_, supervisor) in entries {
+                let (sender, is_evicted) = tokio::sync::oneshot::channel();
+                tell(&supervisor, ModelMsg::Evict(sender.into()));
+                if is_evicted.await.unwrap_or(false) {
+                    let _ = reply.send(true);
+                    return;
+                }
+            }
+            let _ = reply.send(false);
+        });
     }
 
     fn reset(&mut self, reply: RpcReplyPort<()>) {

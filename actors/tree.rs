@@ -13,6 +13,7 @@ use crate::TreeSettings;
 use crate::admission::Admission;
 use crate::board::Board;
 use crate::census::Census;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 
 /// Shared by the actors of one tree.
@@ -29,6 +30,8 @@ pub struct Tree {
     pub board: Arc<Board>,
     /// Who is alive.
     pub census: Arc<Census>,
+    /// What the system says of memory, if it is asked.
+    pub memory: Option<Arc<dyn Memory>>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
     /// The next request's key.

@@ -17,8 +17,9 @@ use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
 use crate::chat_template::ChatTemplateError;
+use crate::memory::SystemMemory;
 use crate::settings::{KvCacheSize, ReasoningField, ServerSettings, Settings, StoreSettings};
-use crate::{memory, sources};
+use crate::sources;
 
 /// Connections that may wait to be accepted: enough for every client of a load test to arrive at once.
 const LISTEN_BACKLOG: u32 = 1024;
@@ -83,7 +84,8 @@ pub struct Server {
 /// threads of its own. Returns when the port is open; a pinned model goes on loading.
 pub async fn start(settings: Settings) -> Result<Server, StartError> {
     // First what fails most often and costs least; the port opens only when nothing is left that could be seen before.
-    let tree = tree_settings(&settings, memory::available_bytes())?;
+    let memory = SystemMemory::new(settings.engine.memory_limit_bytes);
+    let tree = tree_settings(&settings, memory.available_bytes())?;
     if let Some(model) = &tree.pinned {
         sources::check_folder(model, &settings.hub).map_err(StartError::Pinned)?;
     }
@@ -98,6 +100,7 @@ pub async fn start(settings: Settings) -> Result<Server, StartError> {
             Some(store) => open_archive(store).await?,
             None => None,
         },
+        memory: Some(Arc::new(memory)),
     };
     let gateway = Gateway::start(parts).await?;
     let workers = settings.server.num_http_workers;

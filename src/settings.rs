@@ -123,6 +123,8 @@ pub struct EngineSettings {
     pub kv_cache: KvCacheSize,
     /// What the KV cache keeps of keys and values.
     pub kv_cache_dtype: KvCacheType,
+    /// Most memory that the process should have resident; `None` goes by the container and the machine.
+    pub memory_limit_bytes: Option<u64>,
     /// Tokens in a block of the KV cache.
     pub block_size: usize,
     /// Threads that compute; `None` takes as many as there are cores.
@@ -443,6 +445,7 @@ impl Check<'_> {
             max_step_tokens: self.count("engine.max_batch_tokens", raw.max_batch_tokens),
             kv_cache,
             kv_cache_dtype: raw.kv_cache_dtype,
+            memory_limit_bytes: raw.memory_limit.0.map(|size| size.0),
             block_size: self.count("engine.block_size", raw.block_size),
             num_threads: raw.threads.0.map(|threads| self.count("engine.threads", threads)),
             prefix_caching: raw.prefix_caching,

@@ -46,6 +46,7 @@ pub const SHORT_NAMES: &[(&str, &str)] = &[
     ("max-queued", "engine.max_queued"),
     ("kv-cache-memory", "engine.kv_cache_memory"),
     ("kv-cache-dtype", "engine.kv_cache_dtype"),
+    ("memory-limit", "engine.memory_limit"),
     ("threads", "engine.threads"),
     ("cb-block-size", "engine.block_size"),
     ("cb-num-blocks", "engine.num_blocks"),

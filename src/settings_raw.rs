@@ -158,6 +158,8 @@ pub struct RawEngine {
     pub kv_cache_memory: Auto<ByteSize>,
     /// What the KV cache keeps of keys and values.
     pub kv_cache_dtype: KvCacheType,
+    /// Most memory that the process should have resident.
+    pub memory_limit: Auto<ByteSize>,
     /// Share of the free memory that `kv_cache_memory = "auto"` takes.
     pub max_memory_percent: f64,
     /// Tokens in a block of the KV cache.
@@ -184,6 +186,7 @@ impl Default for RawEngine {
             max_batch_tokens: 512,
             kv_cache_memory: Auto(None),
             kv_cache_dtype: KvCacheType::Auto,
+            memory_limit: Auto(None),
             max_memory_percent: 0.3,
             block_size: 16,
             num_blocks: Auto(None),

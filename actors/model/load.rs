@@ -51,6 +51,7 @@ impl ModelState {
             model: self.model.clone(),
             attempt: self.attempt,
             supervisor: myself.clone(),
+            registry: self.registry.clone(),
         };
         let (loader, _) = Actor::spawn_linked(None, Loader, args, myself.get_cell()).await?;
         self.phase = Phase::Loading { loader, progress: LoadProgress::default(), subscribers };

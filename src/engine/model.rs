@@ -254,6 +254,9 @@ pub trait ModelFactory: Send + Sync {
     /// Refuses a `config.json` that names a model we do not have, before its weights are fetched.
     fn check(&self, config: &Value) -> Result<(), LoadError>;
 
+    /// Bytes that the weights of these files will take in memory, by their headers. Blocks for a moment.
+    fn weight_bytes(&self, files: &ModelFiles, options: &LoadOptions) -> Result<u64, LoadError>;
+
     /// Loads the weights. Blocks; `on_progress(done, total)` counts tensors and is called at least once per tensor.
     /// Stops early with an error if `on_progress` returns `false`.
     fn load(

@@ -59,6 +59,10 @@ impl ModelFactory for CandleFactory {
         read_config(config).map(drop)
     }
 
+    fn weight_bytes(&self, files: &ModelFiles, options: &LoadOptions) -> Result<u64, LoadError> {
+        Ok(Checkpoint::open(files)?.bytes_in_memory(options))
+    }
+
     fn load(
         &self,
         files: &ModelFiles,

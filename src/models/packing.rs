@@ -17,7 +17,7 @@ use candlewick_engine::{DType, LoadOptions, Quantization};
 use crate::ggml;
 use crate::gguf::RowOrder;
 use crate::kernels::packed::pack::{Packing, Source, Stored, pack_in_regions};
-use crate::kernels::packed::{EXACT_MAX, Kind, Packed};
+use crate::kernels::packed::{EXACT_MAX, Kind, PANEL, Packed};
 use crate::kernels::pages::Arena;
 
 /// A matrix as a file has it.
@@ -64,6 +64,12 @@ pub(crate) fn kind(matrices: &[Matrix<'_>], num_in: usize, role: Role, options: 
             if !is_float(shared) && num_weights <= EXACT_MAX { Kind::F32 } else { shared }
         }
     }
+}
+
+/// Bytes that a matrix takes once it is packed.
+pub(crate) fn packed_bytes(matrix: &Matrix<'_>, num_in: usize, options: &LoadOptions) -> u64 {
+    let kind = kind(std::slice::from_ref(matrix), num_in, Role::Layer, options);
+    kind.panel_bytes(num_in) as u64 * matrix.num_rows.div_ceil(PANEL) as u64
 }
 
 /// Whether elements are stored in blocks that share scales.

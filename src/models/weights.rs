@@ -192,6 +192,23 @@ impl Checkpoint {
         self.shards.iter().for_each(|shard| shard.bytes.release());
     }
 
+    /// Bytes that its tensors will take, whichever of them are asked for.
+    pub(crate) fn bytes_in_memory(&self, options: &LoadOptions) -> u64 {
+        let bytes = |entry: &Entry| match (&entry.stored, &entry.shape[..]) {
+            (Stored::As(stored), &[num_rows, num_in]) => {
+                let matrix = Matrix { stored: *stored, bytes: &[], num_rows, order: entry.order };
+                packing::packed_bytes(&matrix, num_in, options)
+            }
+            // Vectors are kept in f32; what is not read is not kept.
+            (Stored::As(_), shape) => shape.iter().product::<usize>() as u64 * 4,
+            (Stored::Unread(_), _) => 0,
+        };
+        // A head that is the embedding lies there once, also where a file has it twice.
+        let is_again = |name: &str| name == "lm_head.weight" && self.same(name, "model.embed_tokens.weight");
+        let kept = self.tensors.iter().filter(|(name, _)| !is_again(name));
+        kept.map(|(_, entry)| bytes(entry)).sum()
+    }
+
     /// Number of tensors in the files.
     pub(crate) fn len(&self) -> usize {
         self.tensors.len()

@@ -13,6 +13,7 @@ mod gguf;
 #[path = "../../src/hub/tests/support/hub.rs"]
 mod hub;
 mod loading;
+mod memory;
 mod overload;
 mod replay;
 mod responses;

@@ -31,6 +31,7 @@ async fn world(dir: &Path, rule: FakeRule) -> World {
         factory: factory.clone(),
         settings: settings(),
         archive: Some(Archive::open(&archive).expect("the folder is free")),
+        memory: None,
     };
     World { gateway: Gateway::start(parts).await.expect("the tree starts"), factory }
 }

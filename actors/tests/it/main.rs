@@ -6,6 +6,7 @@ mod crash;
 mod held;
 mod jobs;
 mod load;
+mod memory;
 mod recorded;
 mod search;
 mod shape;

@@ -83,6 +83,7 @@ async fn start(source: Arc<dyn ModelSource>) -> Gateway {
         factory: Arc::new(FakeFactory::default()),
         settings: settings(),
         archive: None,
+        memory: None,
     };
     Gateway::start(parts).await.expect("the tree starts")
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use candlewick_actors::{EventStream, Gateway, TreeParts, TreeSettings};
+use candlewick_actors::{EventStream, Gateway, Memory, TreeParts, TreeSettings};
 use candlewick_engine::fake::{FakeFactory, FakeRule, FakeSource};
 use candlewick_engine::text::TextOptions;
 use candlewick_engine::{LoadOptions, ModelSource};
@@ -54,9 +54,18 @@ impl World {
     }
 
     pub async fn of(factory: FakeFactory, settings: TreeSettings) -> Self {
+        Self::within(None, factory, settings).await
+    }
+
+    /// One that is told how much memory there is.
+    pub async fn within(
+        memory: Option<Arc<dyn Memory>>,
+        factory: FakeFactory,
+        settings: TreeSettings,
+    ) -> Self {
         let factory = Arc::new(factory);
         let sources: Vec<Arc<dyn ModelSource>> = vec![Arc::new(FakeSource::new(MODELS))];
-        let parts = TreeParts { sources, factory: factory.clone(), settings, archive: None };
+        let parts = TreeParts { sources, factory: factory.clone(), settings, archive: None, memory };
         Self { gateway: Gateway::start(parts).await.expect("the tree starts"), factory }
     }
 

@@ -38,6 +38,8 @@ pub struct FakeFactory {
     pub control: Arc<FakeControl>,
     /// Each load passes here before each of its tensors.
     pub load_gate: Gate,
+    /// What the weights of its models are said to take.
+    pub weight_bytes: u64,
     load: Mutex<LoadState>,
 }
 
@@ -74,6 +76,10 @@ impl ModelFactory for FakeFactory {
         }
     }
 
+    fn weight_bytes(&self, _files: &ModelFiles, _options: &LoadOptions) -> Result<u64, LoadError> {
+        Ok(self.weight_bytes)
+    }
+
     fn load(
         &self,
         files: &ModelFiles,
@@ -102,7 +108,7 @@ impl ModelFactory for FakeFactory {
             max_position_embeddings: MAX_POSITION_EMBEDDINGS,
             vocab_size: VOCAB_SIZE,
             num_parameters: 0,
-            weight_bytes: 0,
+            weight_bytes: self.weight_bytes,
             kv_bytes_per_token: 1024,
         };
         Ok(Arc::new(FakeWeights { info, rule: self.rule.clone(), control: self.control.clone() }))

@@ -65,6 +65,7 @@ impl TestServer {
             factory: factory.clone(),
             settings: tree,
             archive: None,
+            memory: None,
         };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
