@@ -154,6 +154,8 @@ impl Actor for Batcher {
             block_size: cache.block_size as usize,
             num_blocks: cache.num_blocks as usize,
             prefix_caching: settings.prefix_caching,
+            max_inter_token: None,
+            speculation: None,
         });
         let stepper = Stepper::spawn(&model.id, model.weights.clone(), cache, myself, tree.census.join())?;
         Ok(BatcherState {

@@ -93,7 +93,7 @@ fn measure(processor: &TextProcessor, name: &str, form: OutputForm, num_answers:
         let mut random = answer.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         for place in 0..200 {
             let started = Instant::now();
-            let mask = progress.mask(place).expect("it goes on");
+            let mask = progress.mask(place, &[]).expect("it goes on");
             masks.push(started.elapsed().as_secs_f64() * 1e6);
             let allowed: Vec<u32> =
                 (0..processor.vocab_size() as u32).filter(|id| mask.allows(*id)).collect();

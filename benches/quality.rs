@@ -157,7 +157,7 @@ fn distributions(weights: &Arc<dyn Weights>, ids: &[u32]) -> Vec<Distribution> {
             token_ids: ids[start..end].to_vec(),
             start,
             block_table: (0..num_blocks).map(BlockId).collect(),
-            sample: None,
+            samples: Vec::new(),
             prompt_logprobs: Some(PromptLogprobs {
                 num_top,
                 next_token_ids: ids[start + 1..end + 1].to_vec(),

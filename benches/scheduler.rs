@@ -46,6 +46,8 @@ fn run(num_sequences: usize, num_steps: usize) -> Value {
         num_blocks: blocks_per_sequence * num_sequences,
         // Each sequence is to compute its prompt.
         prefix_caching: false,
+        max_inter_token: None,
+        speculation: None,
     });
     let params = params(num_steps + 1);
     for number in 0..num_sequences {
@@ -92,9 +94,9 @@ fn step(scheduler: &mut Scheduler) -> (usize, bool) {
 }
 
 fn outcome(plan: &StepPlan) -> StepOutcome {
-    let token = |sample: bool| sample.then_some(SampledToken { token_id: 1, score: None });
+    let token = SampledToken { token_id: 1, score: None };
     StepOutcome {
-        sampled: plan.chunks.iter().map(|chunk| token(chunk.sample.is_some())).collect(),
+        sampled: plan.chunks.iter().map(|chunk| vec![token.clone(); chunk.samples.len().min(1)]).collect(),
         prompt_scores: vec![Vec::new(); plan.chunks.len()],
         failed: Vec::new(),
     }

@@ -107,7 +107,7 @@ fn plan(num_sequences: usize, start: usize, num_tokens: usize, blocks_each: usiz
         token_ids: (0..num_tokens).map(|token| ((token * 7 + number) % 1000 + 20) as u32).collect(),
         start,
         block_table: (0..blocks_each).map(|block| BlockId((number * blocks_each + block) as u32)).collect(),
-        sample: Some(SampleSpec { params: params.clone(), ..SampleSpec::default() }),
+        samples: vec![SampleSpec { params: params.clone(), ..SampleSpec::default() }],
         prompt_logprobs: None,
     };
     StepPlan { chunks: (0..num_sequences).map(chunk).collect() }

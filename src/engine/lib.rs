@@ -12,11 +12,13 @@ pub mod files;
 pub mod gguf;
 pub mod grammar;
 mod model;
+mod pace;
 mod prefix;
 mod sampling;
 mod scheduler;
 mod sequence;
 mod source;
+mod speculation;
 pub mod text;
 
 pub use beam::{Beam, BeamSearch, FinishedBeam};
@@ -32,3 +34,4 @@ pub use sequence::{Branch, Sequence, SequenceEnd};
 pub use source::{
     FileBytes, FileEntry, ModelFile, ModelFiles, ModelSource, OnBytes, Snapshot, SourceListing,
 };
+pub use speculation::SpeculationLimits;

@@ -44,23 +44,57 @@ impl StepPlan {
     }
 }
 
-/// Consecutive tokens of one sequence that are computed in one step: one token while decoding, more while prefilling.
+/// Consecutive tokens of one sequence that are computed in one step: one token while decoding, more while prefilling, and
+/// more while what follows is guessed.
 #[derive(Debug, Clone)]
 pub struct Chunk {
     /// Whose tokens these are.
     pub sequence: SequenceId,
-    /// The tokens, at least one.
+    /// The tokens, at least one. Behind the last known one may come drafted ones: a guess at what will be sampled.
     pub token_ids: Vec<u32>,
     /// Position of the first of them: tokens before it are in the cache already.
     pub start: usize,
     /// The sequence's blocks in order: the token at position `p` lives in `block_table[p / block_size]` at slot
     /// `p % block_size`. Covers all positions up to the end of this chunk.
     pub block_table: Vec<BlockId>,
-    /// Sample the token after the chunk's last one. Present exactly when the chunk reaches the last known token and there
-    /// is a token left to generate (not so where only the prompt's scores are wanted).
-    pub sample: Option<SampleSpec>,
+    /// Sample at the chunk's last places: after its last known token, and after each drafted one. Empty unless the chunk
+    /// reaches the last known token and there is a token left to generate (not so where only the prompt's scores are
+    /// wanted). What is sampled after a drafted token counts only if that token was right.
+    pub samples: Vec<SampleSpec>,
     /// Score the prompt: for each token of the chunk, the log-probability of the token that follows it in the prompt.
     pub prompt_logprobs: Option<PromptLogprobs>,
+}
+
+impl Chunk {
+    /// Which of the chunk's tokens is the first that is sampled after; its length where nothing is.
+    pub fn first_sampled(&self) -> usize {
+        self.token_ids.len() - self.samples.len()
+    }
+
+    /// The drafted tokens.
+    pub fn draft(&self) -> &[u32] {
+        &self.token_ids[(self.first_sampled() + 1).min(self.token_ids.len())..]
+    }
+
+    /// Of what was sampled at each place, in order, what counts: the first, and each that follows a draft that was right.
+    /// A place that fails is the last.
+    pub fn accept<E>(
+        &self,
+        sampled: impl IntoIterator<Item = Result<SampledToken, E>>,
+    ) -> (Vec<SampledToken>, Option<E>) {
+        let mut accepted = Vec::new();
+        let mut draft = self.draft().iter();
+        for token in sampled {
+            match token {
+                Ok(token) => accepted.push(token),
+                Err(why) => return (accepted, Some(why)),
+            }
+            if draft.next() != accepted.last().map(|token| &token.token_id) {
+                break;
+            }
+        }
+        (accepted, None)
+    }
 }
 
 /// What is asked about the prompt's own tokens.
@@ -80,13 +114,15 @@ pub struct SampleSpec {
     pub params: Arc<SamplingParams>,
     /// Which choice: each draws from a stream of its own.
     pub choice: u32,
-    /// How many tokens were generated before this one: the counter of the counter-based RNG, and what `min_tokens`
-    /// compares with.
+    /// How many tokens were generated before this one, drafted ones included: the counter of the counter-based RNG, and
+    /// what `min_tokens` compares with.
     pub num_generated: u32,
-    /// The tokens so far, given only if `params.needs_history()`.
+    /// The tokens so far, drafted ones included, given only if `params.needs_history()`.
     pub history: Option<TokenHistory>,
-    /// What the answer is held to, at the place after those tokens.
+    /// What the answer is held to; it stands behind the known tokens.
     pub grammar: Option<Arc<GrammarProgress>>,
+    /// The drafted tokens before this one, given only if there is a grammar.
+    pub drafted: Vec<u32>,
     /// The token that must come, whatever the logits: the end of reasoning whose budget is used.
     pub forced: Option<u32>,
 }
@@ -97,7 +133,8 @@ impl SampleSpec {
     /// # Errors
     /// The grammar cannot go on: the sequence fails, and no other.
     pub fn mask(&self) -> Result<Option<Arc<TokenMask>>, String> {
-        let mask = self.grammar.as_ref().map(|grammar| grammar.mask(self.num_generated)).transpose();
+        let num_known = self.num_generated - self.drafted.len() as u32;
+        let mask = self.grammar.as_ref().map(|grammar| grammar.mask(num_known, &self.drafted)).transpose();
         mask.map_err(|fault| fault.to_string())
     }
 }
@@ -114,8 +151,9 @@ pub struct TokenHistory {
 /// What came of a step, chunk by chunk in the plan's order.
 #[derive(Debug, Clone, Default)]
 pub struct StepOutcome {
-    /// For each chunk: the sampled token, where one was asked for.
-    pub sampled: Vec<Option<SampledToken>>,
+    /// For each chunk: what was sampled, where that was asked for. One token, and one more for each drafted token that was
+    /// right before the first that was not.
+    pub sampled: Vec<Vec<SampledToken>>,
     /// For each chunk: scores of the prompt, one for each of `next_token_ids`, where asked for.
     pub prompt_scores: Vec<Vec<TokenScore>>,
     /// Chunks for which there is no token to sample. Their sequences fail, and no others.

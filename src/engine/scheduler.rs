@@ -7,7 +7,8 @@
 //!   ticket through preemption and pause. That order alone decides who is admitted first and whose blocks are taken.
 //! - Within a step, sequences that decode come first, one token each; then those partly prefilled; then waiting ones.
 //!   More sequences than there are tokens in a step never run, less one: so neither do long prompts hold up decoding, nor
-//!   does decoding hold up prompts.
+//!   does decoding hold up prompts. Where a latency is wished for, a step that decodes has only so many tokens of prompts
+//!   as fit within it, by the time that steps have taken; but always some.
 //! - A waiting sequence is admitted if all its tokens fit beside what running ones are yet to compute; nobody overtakes it
 //!   while it does not fit. Blocks are taken as they are first written.
 //! - A sequence that begins with tokens that are in the cache, computed for whomever, takes those blocks and computes the
@@ -16,6 +17,8 @@
 //! - A running sequence that is short of blocks takes those of paused ones, then those of the least favoured, which wait
 //!   again and recompute. The most favoured can so always go on, and everybody is the most favoured in the end.
 //!
+//! - What a step has left, of tokens and of free blocks, may go to guesses at what comes next (`speculation`). Blocks that only
+//!   wrong guesses were written to are given back at once.
 //! - A sequence of a search is held after each token, like one that is paused, until the search says how it goes on
 //!   (`branch.rs`): those that go on from one sequence share its full blocks.
 //!
@@ -25,12 +28,17 @@
 //! else before it is over, even if their sequence is cancelled meanwhile.
 
 mod branch;
+mod guesses;
 mod tracked;
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use crate::blocks::BlockPool;
+use crate::pace::Pace;
+use crate::speculation::SpeculationLimits;
 use crate::{BlockId, SampledToken, Sequence, SequenceEnd, SequenceId, StepOutcome, StepPlan, TokenScore};
+use guesses::Speculating;
 use tracked::{CachedPrefix, Ticket, Tracked};
 
 /// What a scheduler must keep to.
@@ -46,6 +54,10 @@ pub struct SchedulerLimits {
     pub num_blocks: usize,
     /// Share what sequences that begin alike have in common, also with those that are gone.
     pub prefix_caching: bool,
+    /// How long a step in which somebody decodes should take at most; `None` if it does not matter.
+    pub max_inter_token: Option<Duration>,
+    /// Guess what sequences will say.
+    pub speculation: Option<SpeculationLimits>,
 }
 
 /// What a step meant for one sequence.
@@ -100,6 +112,12 @@ pub struct SchedulerCounts {
     pub num_prefix_queries: u64,
     /// Those of them that were there.
     pub num_prefix_hits: u64,
+    /// Times that the next tokens of a sequence were guessed and computed, since the start.
+    pub num_drafts: u64,
+    /// Tokens of those guesses.
+    pub num_draft_tokens: u64,
+    /// Those of them that were right.
+    pub num_accepted_tokens: u64,
 }
 
 /// Pure state: sequences and blocks in, plans out. No clock, no thread, no tensor.
@@ -119,12 +137,23 @@ pub struct Scheduler {
     num_preemptions: u64,
     num_prefix_queries: u64,
     num_prefix_hits: u64,
+    /// How long steps take.
+    pace: Pace,
+    speculation: Option<Speculating>,
 }
 
-/// A plan in the making: who computes how many tokens.
-struct Draft {
+/// A plan in the making.
+struct Outline {
     num_tokens_left: usize,
-    grants: Vec<(Ticket, usize)>,
+    grants: Vec<Grant>,
+}
+
+/// Who computes how much.
+struct Grant {
+    ticket: Ticket,
+    num_tokens: usize,
+    /// Guesses that are computed behind them.
+    draft: Vec<u32>,
 }
 
 impl Scheduler {
@@ -150,6 +179,8 @@ impl Scheduler {
             num_preemptions: 0,
             num_prefix_queries: 0,
             num_prefix_hits: 0,
+            pace: Pace::new(),
+            speculation: limits.speculation.map(Speculating::new),
         }
     }
 
@@ -199,7 +230,7 @@ impl Scheduler {
     /// The next step, or `None` if there is nothing to compute. Must be followed by `apply` before the next `plan`.
     pub fn plan(&mut self) -> Option<StepPlan> {
         assert!(self.in_flight.is_empty(), "a step was planned before the one in flight was applied");
-        let mut draft = Draft { num_tokens_left: self.limits.max_step_tokens, grants: Vec::new() };
+        let mut outline = Outline { num_tokens_left: self.limits.max_step_tokens, grants: Vec::new() };
 
         let active =
             self.running.iter().filter(|(_, tracked)| !tracked.is_idle()).take(self.limits.max_running);
@@ -207,24 +238,30 @@ impl Scheduler {
             .map(|(ticket, tracked)| (*ticket, tracked.num_missing()))
             .partition(|(_, missing)| *missing == 1);
         let mut num_places = self.limits.max_running - decoding.len() - prefilling.len();
-        for (ticket, _) in decoding.into_iter().chain(prefilling) {
-            self.grant(ticket, &mut draft);
+        for (ticket, _) in decoding {
+            self.grant(ticket, &mut outline);
         }
-        while num_places > 0 && draft.num_tokens_left > 0 {
+        let num_kept = self.keep_from_prompts(&mut outline);
+        for (ticket, _) in prefilling {
+            self.grant(ticket, &mut outline);
+        }
+        while num_places > 0 && outline.num_tokens_left > 0 {
             let Some((ticket, cached)) = self.next_to_admit() else { break };
             self.give_place(ticket, cached);
-            self.grant(ticket, &mut draft);
+            self.grant(ticket, &mut outline);
             num_places -= 1;
         }
 
-        let Draft { grants, .. } = draft;
+        outline.num_tokens_left += num_kept;
+        self.add_guesses(&mut outline);
+
+        let Outline { grants, .. } = outline;
         if grants.is_empty() {
             return None;
         }
-        self.in_flight = grants.iter().map(|(ticket, _)| *ticket).collect();
-        let chunks =
-            grants.iter().map(|(ticket, num_tokens)| self.running[ticket].chunk(*num_tokens)).collect();
-        Some(StepPlan { chunks })
+        self.in_flight = grants.iter().map(|grant| grant.ticket).collect();
+        let chunk = |grant: &Grant| self.running[&grant.ticket].chunk(grant.num_tokens, &grant.draft);
+        Some(StepPlan { chunks: grants.iter().map(chunk).collect() })
     }
 
     /// Takes in what came of the plan: tokens become known, sequences end, blocks are freed.
@@ -246,24 +283,38 @@ impl Scheduler {
         {
             // Nobody is preempted between plan and apply: one who is not running was cancelled.
             let Some(tracked) = self.running.get_mut(&ticket) else { continue };
-            if let Some(why) = failed.remove(&index) {
-                news.push(News::Failed { sequence: chunk.sequence, why });
-                self.remove(ticket);
-                continue;
+            let failure = failed.remove(&index);
+            assert!(
+                chunk.samples.is_empty() || !sampled.is_empty() || failure.is_some(),
+                "a model samples where it is asked to"
+            );
+            if let Some(speculating) = &mut self.speculation {
+                speculating.learn(tracked, chunk.draft().len(), &sampled);
             }
-            let is_complete = tracked.advance(chunk, sampled, scores, &mut news);
+            let mut is_over = tracked.advance(chunk, sampled, scores, &mut news);
+            if let Some(why) = failure.filter(|_| !is_over) {
+                news.push(News::Failed { sequence: chunk.sequence, why });
+                is_over = true;
+            }
             if self.limits.prefix_caching {
                 tracked.keep_full_blocks(&mut self.blocks, self.limits.block_size);
             }
-            if is_complete {
+            tracked.give_back_unused(&mut self.blocks, self.limits.block_size);
+            if is_over {
                 self.remove(ticket);
             }
         }
         news
     }
 
+    /// A step took so long.
+    pub fn note_time(&mut self, plan: &StepPlan, elapsed: Duration) {
+        self.pace.note(plan.num_tokens(), elapsed);
+    }
+
     /// How busy it is.
     pub fn counts(&self) -> SchedulerCounts {
+        let of_guesses = |count: fn(&Speculating) -> u64| self.speculation.as_ref().map_or(0, count);
         SchedulerCounts {
             num_running: self.running.len(),
             num_waiting: self.waiting.len(),
@@ -273,6 +324,9 @@ impl Scheduler {
             num_preemptions: self.num_preemptions,
             num_prefix_queries: self.num_prefix_queries,
             num_prefix_hits: self.num_prefix_hits,
+            num_drafts: of_guesses(|guesses| guesses.num_drafts),
+            num_draft_tokens: of_guesses(|guesses| guesses.num_draft_tokens),
+            num_accepted_tokens: of_guesses(|guesses| guesses.num_accepted_tokens),
         }
     }
 
@@ -284,17 +338,17 @@ impl Scheduler {
     /// Lets a running sequence compute as many of its missing tokens as the step has left, and gives it the blocks they
     /// need. Where blocks are short, those of less favoured sequences are taken; if that is not enough, it computes what
     /// fits, or nothing in this step.
-    fn grant(&mut self, ticket: Ticket, draft: &mut Draft) {
+    fn grant(&mut self, ticket: Ticket, outline: &mut Outline) {
         // It may have been preempted for the sake of a more favoured one in this very plan.
         let Some(tracked) = self.running.get(&ticket) else { return };
         let num_held = tracked.blocks.len();
         let num_computed = tracked.num_computed;
-        let num_tokens = tracked.num_missing().min(draft.num_tokens_left);
+        let num_tokens = tracked.num_missing().min(outline.num_tokens_left);
 
         let num_wanted = self.num_blocks_for(num_computed + num_tokens).saturating_sub(num_held);
         while self.blocks.num_free() < num_wanted {
             let Some(victim) = self.victim_for(ticket) else { break };
-            self.preempt(victim, draft);
+            self.preempt(victim, outline);
         }
         let num_new = num_wanted.min(self.blocks.num_free());
         let num_tokens = num_tokens.min((num_held + num_new) * self.limits.block_size - num_computed);
@@ -303,8 +357,17 @@ impl Scheduler {
         }
         let new_blocks = (0..num_new).map(|_| self.blocks.allocate().expect("so many blocks are free"));
         self.running.get_mut(&ticket).expect("it is running").blocks.extend(new_blocks);
-        draft.num_tokens_left -= num_tokens;
-        draft.grants.push((ticket, num_tokens));
+        outline.num_tokens_left -= num_tokens;
+        outline.grants.push(Grant { ticket, num_tokens, draft: Vec::new() });
+    }
+
+    /// Where somebody decodes and a latency is wished for, prompts get less than the step has left: how much less.
+    fn keep_from_prompts(&self, outline: &mut Outline) -> usize {
+        let (num_left, num_decoding) = (outline.num_tokens_left, outline.grants.len());
+        if let Some(elapsed_max) = self.limits.max_inter_token.filter(|_| num_decoding > 0 && num_left > 0) {
+            outline.num_tokens_left = self.pace.num_beside(num_decoding, elapsed_max, num_left);
+        }
+        num_left - outline.num_tokens_left
     }
 
     /// The waiting sequence that is to run next, if there is one and it fits, with what the cache holds of it.
@@ -371,13 +434,13 @@ impl Scheduler {
     }
 
     /// Takes a sequence's blocks away. It waits again, with its tokens known and none computed.
-    fn preempt(&mut self, ticket: Ticket, draft: &mut Draft) {
+    fn preempt(&mut self, ticket: Ticket, outline: &mut Outline) {
         let mut tracked = self.running.remove(&ticket).expect("victims are running");
         self.release(tracked.give_back_blocks());
         self.waiting.insert(ticket, tracked);
         self.num_preemptions += 1;
-        if let Some(index) = draft.grants.iter().position(|(granted, _)| *granted == ticket) {
-            draft.num_tokens_left += draft.grants.remove(index).1;
+        if let Some(index) = outline.grants.iter().position(|grant| grant.ticket == ticket) {
+            outline.num_tokens_left += outline.grants.remove(index).num_tokens;
         }
     }
 

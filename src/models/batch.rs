@@ -67,6 +67,10 @@ fn check_tokens(chunk: &Chunk, vocab_size: usize) -> Result<(), StepError> {
             format!("{scored} prompt tokens are to be scored after {given} computed ones"),
         ));
     }
+    if chunk.samples.len() > chunk.token_ids.len() {
+        let (sampled, given) = (chunk.samples.len(), chunk.token_ids.len());
+        return Err(refuse(chunk, format!("{sampled} tokens are to be sampled after {given} computed ones")));
+    }
     match chunk.token_ids.iter().chain(scored).find(|&&id| id as usize >= vocab_size) {
         Some(id) => Err(refuse(chunk, format!("token id {id} is not below the vocabulary of {vocab_size}"))),
         None => Ok(()),
@@ -103,7 +107,7 @@ mod tests {
             token_ids: token_ids.to_vec(),
             start,
             block_table: blocks.iter().map(|&block| BlockId(block)).collect(),
-            sample: None,
+            samples: Vec::new(),
             prompt_logprobs: None,
         }
     }

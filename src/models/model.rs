@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use candle_core::Storage;
 use candlewick_engine::{
-    KvCacheShape, KvDType, Model, ModelInfo, RowFailure, StepError, StepOutcome, StepPlan, TokenScore,
-    Weights,
+    KvCacheShape, KvDType, Model, ModelInfo, RowFailure, SampledToken, StepError, StepOutcome, StepPlan,
+    TokenScore, Weights,
 };
 
 use crate::batch::Batch;
@@ -85,8 +85,9 @@ impl Shared {
     ) -> Result<StepOutcome, StepError> {
         let hidden = self.decoder.forward(batch, cache).map_err(compute)?;
         let wanted = wanted_rows(plan, batch);
+        let mut places: Vec<Vec<Place>> = plan.chunks.iter().map(|_| Vec::new()).collect();
         let mut outcome = StepOutcome {
-            sampled: vec![None; plan.chunks.len()],
+            sampled: vec![Vec::new(); plan.chunks.len()],
             prompt_scores: vec![Vec::new(); plan.chunks.len()],
             failed: Vec::new(),
         };
@@ -109,13 +110,18 @@ impl Shared {
                 }
             });
             for (wanted, answer) in wanted.iter().zip(answers.into_iter().flatten()) {
-                let Answer { sampled, score } = answer?;
-                match sampled {
-                    Some(Ok(token)) => outcome.sampled[wanted.chunk] = Some(token),
-                    Some(Err(why)) => outcome.failed.push(RowFailure { chunk: wanted.chunk, why }),
-                    None => {}
-                }
-                outcome.prompt_scores[wanted.chunk].extend(score);
+                places[wanted.chunk].extend(answer.sampled);
+                outcome.prompt_scores[wanted.chunk].extend(answer.score.transpose()?);
+            }
+        }
+        for (index, (chunk, places)) in plan.chunks.iter().zip(places).enumerate() {
+            // What is wrong behind a draft that was is not looked at.
+            let (sampled, failure) = chunk.accept(places);
+            outcome.sampled[index] = sampled;
+            match failure {
+                None => {}
+                Some(Unsampled::Row(why)) => outcome.failed.push(RowFailure { chunk: index, why }),
+                Some(Unsampled::Step(error)) => return Err(error),
             }
         }
         Ok(outcome)
@@ -132,7 +138,8 @@ struct Wanted {
     chunk: usize,
     /// Which of the chunk's tokens it is.
     token: usize,
-    sampled: bool,
+    /// Which of the chunk's samples is taken there.
+    sample: Option<usize>,
     scored: bool,
 }
 
@@ -142,10 +149,10 @@ fn wanted_rows(plan: &StepPlan, batch: &Batch<'_>) -> Vec<Wanted> {
     for (chunk, (asked, segment)) in plan.chunks.iter().zip(&batch.segments).enumerate() {
         let num_scored = asked.prompt_logprobs.as_ref().map_or(0, |asked| asked.next_token_ids.len());
         for token in 0..segment.num_rows {
-            let sampled = asked.sample.is_some() && token + 1 == segment.num_rows;
+            let sample = token.checked_sub(asked.first_sampled());
             let scored = token < num_scored;
-            if sampled || scored {
-                wanted.push(Wanted { row: segment.first_row + token, chunk, token, sampled, scored });
+            if sample.is_some() || scored {
+                wanted.push(Wanted { row: segment.first_row + token, chunk, token, sample, scored });
             }
         }
     }
@@ -153,19 +160,29 @@ fn wanted_rows(plan: &StepPlan, batch: &Batch<'_>) -> Vec<Wanted> {
 }
 
 struct Answer {
-    /// The token, or why there is none for this sequence.
-    sampled: Option<Result<candlewick_engine::SampledToken, String>>,
-    score: Option<TokenScore>,
+    sampled: Option<Place>,
+    score: Option<Result<TokenScore, StepError>>,
 }
 
-fn answer(plan: &StepPlan, logits: &[f32], wanted: &Wanted) -> Result<Answer, StepError> {
+/// What came of sampling at one place.
+type Place = Result<SampledToken, Unsampled>;
+
+/// Why there is no token at a place.
+enum Unsampled {
+    /// Nothing may follow: the matter of one sequence.
+    Row(String),
+    /// The logits are no numbers.
+    Step(StepError),
+}
+
+fn answer(plan: &StepPlan, logits: &[f32], wanted: &Wanted) -> Answer {
     let chunk = &plan.chunks[wanted.chunk];
-    let sampled = chunk.sample.as_ref().filter(|_| wanted.sampled);
     let scored = chunk.prompt_logprobs.as_ref().filter(|_| wanted.scored);
-    Ok(Answer {
-        sampled: sampled.map(|spec| sampler::sample(logits, spec)).transpose()?,
-        score: scored
-            .map(|asked| sampler::score(logits, asked.next_token_ids[wanted.token], asked.num_top))
-            .transpose()?,
-    })
+    Answer {
+        sampled: wanted.sample.map(|place| match sampler::sample(logits, &chunk.samples[place]) {
+            Ok(sampled) => sampled.map_err(Unsampled::Row),
+            Err(error) => Err(Unsampled::Step(error)),
+        }),
+        score: scored.map(|asked| sampler::score(logits, asked.next_token_ids[wanted.token], asked.num_top)),
+    }
 }

@@ -122,8 +122,8 @@ pub struct FakeModel {
     hashes: HashMap<SequenceId, Vec<u64>>,
 }
 
-/// The token of a chunk, if one was asked for, or why there is none.
-type Sampled = Result<Option<SampledToken>, String>;
+/// The tokens of a chunk, where they were asked for, and why there is none after them.
+type Sampled = (Vec<SampledToken>, Option<String>);
 
 /// What was last written to a slot of the cache.
 #[derive(Debug, Clone, Copy)]
@@ -139,11 +139,8 @@ impl Model for FakeModel {
         self.check_tables(plan)?;
         let mut outcome = StepOutcome::default();
         for (index, chunk) in plan.chunks.iter().enumerate() {
-            let (sampled, scores) = self.compute(chunk)?;
-            let sampled = sampled.unwrap_or_else(|why| {
-                outcome.failed.push(RowFailure { chunk: index, why });
-                None
-            });
+            let ((sampled, failure), scores) = self.compute(chunk)?;
+            outcome.failed.extend(failure.map(|why| RowFailure { chunk: index, why }));
             outcome.sampled.push(sampled);
             outcome.prompt_scores.push(scores);
         }
@@ -222,15 +219,15 @@ impl FakeModel {
             known.push(hash);
         }
         let hashes = &self.hashes[&chunk.sequence][chunk.start..];
-        let sampled = chunk.sample.as_ref().map(|spec| {
-            let token_id = self.hold(self.rule.next(hash, spec), hash, spec)?;
-            let score = spec
-                .params
-                .logprobs
-                .map(|num_top| self.score(hash, token_id, num_top, &spec.params.logprob_token_ids));
-            Ok(SampledToken { token_id, score })
-        });
-        let sampled = sampled.transpose();
+        let sampled =
+            chunk.accept(chunk.samples.iter().zip(&hashes[chunk.first_sampled()..]).map(|(spec, &hash)| {
+                let token_id = self.hold(self.rule.next(hash, spec), hash, spec)?;
+                let score = spec
+                    .params
+                    .logprobs
+                    .map(|num_top| self.score(hash, token_id, num_top, &spec.params.logprob_token_ids));
+                Ok(SampledToken { token_id, score })
+            }));
         let scores = chunk.prompt_logprobs.iter().flat_map(|asked| {
             asked
                 .next_token_ids

@@ -24,8 +24,10 @@ struct State {
     unread: Vec<u32>,
     /// Tokens taken, those of `unread` included.
     num_taken: usize,
-    /// What may come next, once it is known.
-    mask: Option<Arc<TokenMask>>,
+    /// What may come next, once it is known, and after it what may come after each of `ahead`.
+    masks: Vec<Arc<TokenMask>>,
+    /// Tokens that were looked ahead by; the matcher has not read them.
+    ahead: Vec<u32>,
     is_complete: bool,
 }
 
@@ -43,14 +45,16 @@ impl GrammarProgress {
             grammar,
             unread: output.to_vec(),
             num_taken: output.len(),
-            mask: None,
+            masks: Vec::new(),
+            ahead: Vec::new(),
             is_complete: false,
         };
         Self { state: Mutex::new(state), num_tokens }
     }
 
-    /// What may come after so many tokens.
-    pub fn mask(&self, num_generated: u32) -> Result<Arc<TokenMask>, GrammarFault> {
+    /// What may come after so many tokens that were generated, and then these that are only guessed. A guess that the
+    /// grammar does not allow is a fault of the guess: nothing is lost by asking.
+    pub fn mask(&self, num_generated: u32, drafted: &[u32]) -> Result<Arc<TokenMask>, GrammarFault> {
         let mut state = self.lock();
         if state.num_taken != num_generated as usize {
             let num_taken = state.num_taken;
@@ -58,19 +62,21 @@ impl GrammarProgress {
                 "the grammar has read {num_taken} tokens of {num_generated} that were generated"
             )));
         }
-        if let Some(mask) = &state.mask {
-            return Ok(mask.clone());
-        }
-        let allowed = state.with(Matcher::compute_mask_or_eos)?;
-        let mask = Arc::new(TokenMask::new(allowed, self.num_tokens));
-        state.mask = Some(mask.clone());
-        Ok(mask)
+        state.look_ahead(drafted, self.num_tokens)?;
+        let mask = state.masks.get(drafted.len()).cloned();
+        mask.ok_or_else(|| GrammarFault("the guess is not of the grammar".into()))
     }
 
     /// Goes on by a token that the mask allowed.
     pub fn take(&self, token_id: u32) -> Result<(), GrammarFault> {
         let mut state = self.lock();
-        state.mask = None;
+        if state.ahead.first() == Some(&token_id) {
+            state.ahead.remove(0);
+            state.masks.remove(0);
+        } else {
+            state.ahead.clear();
+            state.masks.clear();
+        }
         state.num_taken += 1;
         state.is_complete =
             state.with(|matcher| matcher.consume_token(token_id).map(|()| matcher.is_stopped()))?;
@@ -88,6 +94,44 @@ impl GrammarProgress {
 }
 
 impl State {
+    /// Computes the masks up to the place behind these guesses, or to the first that is not allowed. The matcher then stands
+    /// where it stood.
+    fn look_ahead(&mut self, drafted: &[u32], num_tokens: usize) -> Result<(), GrammarFault> {
+        let num_same = self.ahead.iter().zip(drafted).take_while(|(ahead, drafted)| ahead == drafted).count();
+        if num_same < self.ahead.len().min(drafted.len()) {
+            self.forget_ahead(num_same);
+        }
+        if self.masks.len() > drafted.len() {
+            return Ok(());
+        }
+        let mut masks = std::mem::take(&mut self.masks);
+        let looked = self.with(|matcher| {
+            let mut num_ahead = 0;
+            for place in 0..=drafted.len() {
+                if let Some(before) = place.checked_sub(1) {
+                    if !masks[before].allows(drafted[before]) {
+                        break;
+                    }
+                    matcher.consume_token(drafted[before])?;
+                    num_ahead = place;
+                }
+                if place == masks.len() {
+                    masks.push(Arc::new(TokenMask::new(matcher.compute_mask_or_eos()?, num_tokens)));
+                }
+            }
+            matcher.rollback(num_ahead)
+        });
+        self.ahead = drafted[..masks.len().saturating_sub(1)].to_vec();
+        self.masks = masks;
+        looked
+    }
+
+    /// Forgets what was looked ahead by, but for so many tokens.
+    fn forget_ahead(&mut self, num_kept: usize) {
+        self.ahead.truncate(num_kept);
+        self.masks.truncate(num_kept + 1);
+    }
+
     /// Does something with the matcher, which has then read all tokens.
     fn with<T, E: std::fmt::Display>(
         &mut self,

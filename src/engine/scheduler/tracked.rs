@@ -5,9 +5,11 @@ use std::sync::Arc;
 use crate::blocks::BlockPool;
 use crate::grammar::GrammarProgress;
 use crate::model::{BlockId, Chunk, PromptLogprobs, SampleSpec, SampledToken, TokenHistory, TokenScore};
+use crate::pace::Pace;
 use crate::prefix::Prefix;
 use crate::sampling::ThinkingProgress;
 use crate::sequence::PromptScores;
+use crate::speculation::{Acceptance, Speculation, SpeculationLimits};
 use crate::{News, Sequence, SequenceEnd};
 
 /// A sequence's place in the order of favour: the lower one goes first.
@@ -56,6 +58,8 @@ pub(super) struct Tracked {
     scores: Option<PromptScores>,
     /// How far its reasoning has come, where that has a budget.
     thinking: Option<ThinkingProgress>,
+    /// What is guessed of it, once it was.
+    pub speculation: Option<Speculation>,
 }
 
 impl Tracked {
@@ -78,6 +82,7 @@ impl Tracked {
             grammar,
             scores,
             thinking,
+            speculation: None,
         }
     }
 
@@ -158,26 +163,47 @@ impl Tracked {
         std::mem::take(&mut self.blocks)
     }
 
-    /// The next so many tokens.
-    pub fn chunk(&self, num_tokens: usize) -> Chunk {
-        let Sequence { id, prompt, output, params, prompt_logprobs, .. } = &self.sequence;
+    /// Gives back the blocks that only wrong guesses were written to.
+    pub fn give_back_unused(&mut self, pool: &mut BlockPool, block_size: usize) {
+        let unused = self.blocks.split_off(self.num_computed.div_ceil(block_size));
+        unused.into_iter().rev().for_each(|block| pool.release(block));
+    }
+
+    /// Whether its next tokens are guessed: it decodes, and nobody waits for its latest token to decide how it goes on.
+    pub fn is_guessed(&self) -> bool {
+        let Sequence { output, holds, .. } = &self.sequence;
+        !output.is_empty() && !holds && self.num_missing() == 1 && !self.is_generated()
+    }
+
+    /// Guesses its next tokens.
+    pub fn guess(&mut self, limits: SpeculationLimits, all: &Acceptance) {
+        // The last token that may come is sampled after the last guess.
+        let num_left = self.sequence.params.max_tokens as usize - self.sequence.output.len();
+        let num_max = limits.max_draft_tokens.min(num_left - 1);
+        let speculation = self.speculation.get_or_insert_with(|| Speculation::new(limits, all));
+        speculation.guess(&self.sequence, num_max);
+    }
+
+    /// As much of the guess as pays.
+    pub fn draft(&self, pace: &Pace, num_tokens: usize, num_decoding: usize) -> &[u32] {
+        self.speculation.as_ref().map_or(&[], |guesses| guesses.draft(pace, num_tokens, num_decoding))
+    }
+
+    /// The next so many tokens, and these guesses behind them.
+    pub fn chunk(&self, num_tokens: usize, draft: &[u32]) -> Chunk {
+        let Sequence { id, prompt, prompt_logprobs, .. } = &self.sequence;
         let (start, end) = (self.num_computed, self.num_computed + num_tokens);
-        let samples = end == self.num_known() && !self.is_generated();
+        let mut token_ids = self.known(start, num_tokens);
+        token_ids.extend(draft);
         Chunk {
             sequence: *id,
-            token_ids: self.known(start, num_tokens),
+            token_ids,
             start,
             block_table: self.blocks.clone(),
-            sample: samples.then(|| SampleSpec {
-                params: params.clone(),
-                choice: id.choice,
-                num_generated: output.len() as u32,
-                history: params
-                    .needs_history()
-                    .then(|| TokenHistory { prompt: prompt.clone(), output: output.clone() }),
-                grammar: self.grammar.clone(),
-                forced: self.thinking.as_ref().and_then(ThinkingProgress::forced),
-            }),
+            samples: match end == self.num_known() && !self.is_generated() {
+                true => self.samples(draft),
+                false => Vec::new(),
+            },
             prompt_logprobs: self.scores.as_ref().and(*prompt_logprobs).map(|num_top| PromptLogprobs {
                 num_top,
                 next_token_ids: prompt[start + 1..(end + 1).min(prompt.len())].to_vec(),
@@ -185,16 +211,43 @@ impl Tracked {
         }
     }
 
+    /// How to sample after the last known token and after each guess, as if those before it were known.
+    fn samples(&self, draft: &[u32]) -> Vec<SampleSpec> {
+        let Sequence { id, prompt, output, params, .. } = &self.sequence;
+        let mut thinking = self.thinking.clone();
+        let mut specs = Vec::with_capacity(draft.len() + 1);
+        for place in 0..=draft.len() {
+            let drafted = &draft[..place];
+            if let (Some(thinking), Some(&last)) = (&mut thinking, drafted.last()) {
+                thinking.push(last);
+            }
+            let history = params
+                .needs_history()
+                .then(|| TokenHistory { prompt: prompt.clone(), output: [output, drafted].concat() });
+            specs.push(SampleSpec {
+                params: params.clone(),
+                choice: id.choice,
+                num_generated: (output.len() + place) as u32,
+                history,
+                grammar: self.grammar.clone(),
+                drafted: self.grammar.as_ref().map(|_| drafted.to_vec()).unwrap_or_default(),
+                forced: thinking.as_ref().and_then(ThinkingProgress::forced),
+            });
+        }
+        specs
+    }
+
     /// Takes in what came of a chunk and tells the news; `true` if the sequence is complete.
     pub fn advance(
         &mut self,
         chunk: &Chunk,
-        sampled: Option<SampledToken>,
+        sampled: Vec<SampledToken>,
         scores: Vec<TokenScore>,
         news: &mut Vec<News>,
     ) -> bool {
         let sequence = self.sequence.id;
-        self.num_computed += chunk.token_ids.len();
+        // Behind the known tokens, the guesses that were right are computed.
+        self.num_computed += chunk.token_ids.len() - chunk.draft().len() + sampled.len().saturating_sub(1);
         if let Some(so_far) = &mut self.scores {
             so_far.extend(scores);
             if self.num_computed == self.sequence.prompt.len() {
@@ -202,20 +255,25 @@ impl Tracked {
                 news.push(News::PromptScored { sequence, scores });
             }
         }
-        if chunk.sample.is_some() {
-            let token = sampled.expect("a model samples where it is asked to");
-            if self.sequence.holds {
-                self.is_held = true;
-                news.push(News::Sampled { sequence, token, end: None });
-                return false;
+        if !chunk.samples.is_empty() {
+            let num_sampled = sampled.len();
+            for (place, token) in sampled.into_iter().enumerate() {
+                if self.sequence.holds {
+                    self.is_held = true;
+                    news.push(News::Sampled { sequence, token, end: None });
+                    return false;
+                }
+                self.sequence.output.push(token.token_id);
+                if let Some(thinking) = &mut self.thinking {
+                    thinking.push(token.token_id);
+                }
+                let end = self.end(place + 1 == num_sampled);
+                news.push(News::Sampled { sequence, token, end });
+                if end.is_some() {
+                    return true;
+                }
             }
-            self.sequence.output.push(token.token_id);
-            if let Some(thinking) = &mut self.thinking {
-                thinking.push(token.token_id);
-            }
-            let end = self.end();
-            news.push(News::Sampled { sequence, token, end });
-            return end.is_some();
+            return false;
         }
         let is_complete = self.num_missing() == 0;
         if is_complete {
@@ -224,11 +282,12 @@ impl Tracked {
         is_complete
     }
 
-    /// Why the sequence ends with the latest token of its output, if it does.
-    fn end(&self) -> Option<SequenceEnd> {
+    /// Why the sequence ends with the latest token of its output, if it does. A grammar is at its end after the last token of
+    /// a step or after none.
+    fn end(&self, is_last: bool) -> Option<SequenceEnd> {
         match self.sequence.params.end_of(&self.sequence.output) {
             Some(end @ (SequenceEnd::Eos | SequenceEnd::StopToken(_))) => Some(end),
-            _ if self.grammar.as_ref().is_some_and(|grammar| grammar.is_complete()) => {
+            _ if is_last && self.grammar.as_ref().is_some_and(|grammar| grammar.is_complete()) => {
                 Some(SequenceEnd::Complete)
             }
             end => end,

@@ -59,11 +59,11 @@ fn generate(weights: &Arc<dyn Weights>, prompt: &[u32], num_tokens: usize) -> Ve
             token_ids: next.clone(),
             start,
             block_table: (0..8).map(BlockId).collect(),
-            sample: Some(sample),
+            samples: vec![sample],
             prompt_logprobs: None,
         };
         start += next.len();
-        let token = model.step(&StepPlan { chunks: vec![chunk] }).unwrap().sampled.remove(0).unwrap();
+        let token = model.step(&StepPlan { chunks: vec![chunk] }).unwrap().sampled.remove(0).remove(0);
         next = vec![token.token_id];
         found.push((token.token_id, token.score.unwrap().logprob));
     }

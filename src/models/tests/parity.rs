@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use candlewick_engine::{
     BlockId, Chunk, DType, KvCacheShape, KvDType, LoadOptions, Model, ModelFactory, ModelFile, ModelFiles,
-    PromptLogprobs, SampleSpec, SampledToken, SamplingParams, SequenceId, StepPlan, TokenScore, Weights,
+    PromptLogprobs, SampleSpec, SampledToken, SamplingParams, SequenceId, StepPlan, TokenHistory, TokenScore,
+    Weights,
 };
 use candlewick_models::CandleFactory;
 use candlewick_protocol::RequestKey;
@@ -162,7 +163,7 @@ fn step(model: &mut dyn Model, running: &mut [Running], num_tokens: usize, chunk
         running.iter().enumerate().filter(|(_, running)| running.sampled.len() < num_tokens)
     {
         let end = sequence.tokens.len().min(sequence.num_computed.saturating_add(chunk_max));
-        let sample = (end == sequence.tokens.len()).then(|| SampleSpec {
+        let samples = (end == sequence.tokens.len()).then(|| SampleSpec {
             params: sequence.params.clone(),
             choice: 0,
             num_generated: (sequence.tokens.len() - sequence.num_prompt) as u32,
@@ -173,7 +174,7 @@ fn step(model: &mut dyn Model, running: &mut [Running], num_tokens: usize, chunk
             token_ids: sequence.tokens[sequence.num_computed..end].to_vec(),
             start: sequence.num_computed,
             block_table: sequence.block_table.clone(),
-            sample,
+            samples: samples.into_iter().collect(),
             prompt_logprobs: None,
         });
         planned.push(index);
@@ -184,7 +185,7 @@ fn step(model: &mut dyn Model, running: &mut [Running], num_tokens: usize, chunk
     let outcome = model.step(&plan).unwrap();
     for ((index, chunk), sampled) in planned.into_iter().zip(&plan.chunks).zip(outcome.sampled) {
         running[index].num_computed += chunk.token_ids.len();
-        if let Some(token) = sampled {
+        for token in sampled {
             running[index].tokens.push(token.token_id);
             running[index].sampled.push(token);
         }
@@ -282,6 +283,110 @@ fn recomputing_after_a_preemption_changes_no_bit() {
     }
 }
 
+/// Generates as many tokens as `whole` has, guessing each time some of what comes: of `whole`, the guess is right about the
+/// first few.
+fn generate_with_guesses(
+    weights: &Arc<dyn Weights>,
+    prompt: &[u32],
+    whole: &[SampledToken],
+    params: &SamplingParams,
+    cut: Cut,
+) -> Vec<SampledToken> {
+    let params = Arc::new(params.clone());
+    let num_blocks = (prompt.len() + whole.len() + 8).div_ceil(cut.block_size);
+    let shape = KvCacheShape { num_blocks: num_blocks as u32, block_size: cut.block_size as u32 };
+    let mut model = weights.start(shape).unwrap();
+    let (mut sampled, mut num_computed) = (Vec::<SampledToken>::new(), 0);
+    for round in 0.. {
+        let known: Vec<u32> = prompt.iter().copied().chain(tokens(&sampled)).collect();
+        let (num_drafted, num_right) = (round % 6, round % 4);
+        let rest = &whole[sampled.len()..];
+        let mut draft: Vec<u32> =
+            rest[..rest.len() - 1].iter().map(|token| token.token_id).take(num_drafted).collect();
+        draft.iter_mut().skip(num_right).for_each(|token_id| *token_id = (*token_id + 1) % 20);
+        let spec = |place: usize| SampleSpec {
+            params: params.clone(),
+            num_generated: (sampled.len() + place) as u32,
+            history: Some(TokenHistory {
+                prompt: prompt.into(),
+                output: [&tokens(&sampled), &draft[..place]].concat(),
+            }),
+            ..SampleSpec::default()
+        };
+        let chunk = Chunk {
+            sequence: SequenceId { request: RequestKey(0), choice: 0 },
+            token_ids: [&known[num_computed..], &draft].concat(),
+            start: num_computed,
+            block_table: (0..num_blocks as u32).rev().map(BlockId).collect(),
+            samples: (0..=draft.len()).map(spec).collect(),
+            prompt_logprobs: None,
+        };
+        let came = model.step(&StepPlan { chunks: vec![chunk] }).unwrap().sampled.remove(0);
+        assert!(!came.is_empty() && came.len() > num_right.min(draft.len()), "what is right is taken");
+        sampled.extend(came);
+        num_computed = prompt.len() + sampled.len() - 1;
+        if sampled.len() == whole.len() {
+            return sampled;
+        }
+    }
+    unreachable!("rounds do not end")
+}
+
+#[test]
+fn guesses_right_and_wrong_change_no_bit() {
+    let drawn = SamplingParams { temperature: 1.0, ..greedy() };
+    let penalized = SamplingParams { presence_penalty: 0.7, repetition_penalty: 1.2, ..drawn.clone() };
+    for fixture in fixtures() {
+        let weights = load(&fixture, 2, DType::Auto);
+        for case in &fixture.cases {
+            for params in [&greedy(), &drawn, &penalized] {
+                // Alone and one token at a time: guesses of nothing.
+                let whole = generate_one_by_one(&weights, &case.prompt, 24, params);
+                for cut in [WHOLE, Cut { block_size: 5, ..WHOLE }] {
+                    let found = generate_with_guesses(&weights, &case.prompt, &whole, params, cut);
+                    assert!(found == whole, "{} {}", fixture.name, case.name);
+                }
+            }
+        }
+    }
+}
+
+/// As [`generate`], with the history that penalties look at.
+fn generate_one_by_one(
+    weights: &Arc<dyn Weights>,
+    prompt: &[u32],
+    num_tokens: usize,
+    params: &SamplingParams,
+) -> Vec<SampledToken> {
+    let params = Arc::new(params.clone());
+    let num_blocks = (prompt.len() + num_tokens).div_ceil(16) as u32;
+    let mut model = weights.start(KvCacheShape { num_blocks, block_size: 16 }).unwrap();
+    let mut sampled = Vec::<SampledToken>::new();
+    let (mut next, mut start) = (prompt.to_vec(), 0);
+    while sampled.len() < num_tokens {
+        let history = TokenHistory { prompt: prompt.into(), output: tokens(&sampled) };
+        let spec = SampleSpec {
+            params: params.clone(),
+            num_generated: sampled.len() as u32,
+            history: Some(history),
+            ..SampleSpec::default()
+        };
+        let num_next = next.len();
+        let chunk = Chunk {
+            sequence: SequenceId { request: RequestKey(0), choice: 0 },
+            token_ids: next,
+            start,
+            block_table: (0..num_blocks).map(BlockId).collect(),
+            samples: vec![spec],
+            prompt_logprobs: None,
+        };
+        let token = model.step(&StepPlan { chunks: vec![chunk] }).unwrap().sampled.remove(0).remove(0);
+        (next, start) = (vec![token.token_id], start + num_next);
+        sampled.push(token);
+    }
+    sampled
+}
+
 #[test]
 fn a_prompt_is_scored_as_its_tokens_are_when_generated() {
     for fixture in fixtures() {
@@ -301,7 +406,7 @@ fn a_prompt_is_scored_as_its_tokens_are_when_generated() {
                 token_ids: text[start..end].to_vec(),
                 start,
                 block_table: (0..64).map(BlockId).collect(),
-                sample: None,
+                samples: Vec::new(),
                 prompt_logprobs: Some(PromptLogprobs { num_top: NUM_TOP, next_token_ids }),
             };
             scores.extend(model.step(&StepPlan { chunks: vec![chunk] }).unwrap().prompt_scores.remove(0));

@@ -94,32 +94,36 @@ impl Answer {
     }
 
     /// What is computed next; `place` is its place in the batch.
-    fn chunk(&self, place: usize) -> Chunk {
+    fn chunk(&self, place: usize, draft: &[u32]) -> Chunk {
         let known: Vec<u32> = self.prompt.iter().chain(&self.output).copied().collect();
         let start = if self.output.is_empty() { 0 } else { known.len() - 1 };
         let num_blocks = (NUM_TOKENS_MAX + self.prompt.len()).div_ceil(BLOCK_SIZE) + 1;
         Chunk {
             sequence: SequenceId { request: RequestKey(place as u64), choice: 0 },
-            token_ids: known[start..].to_vec(),
+            token_ids: [&known[start..], draft].concat(),
             start,
             block_table: (0..num_blocks).map(|block| BlockId((place * num_blocks + block) as u32)).collect(),
-            sample: Some(SampleSpec {
-                params: self.params.clone(),
-                num_generated: self.output.len() as u32,
-                grammar: Some(self.grammar.clone()),
-                ..SampleSpec::default()
-            }),
+            samples: (0..=draft.len())
+                .map(|num_before| SampleSpec {
+                    params: self.params.clone(),
+                    num_generated: (self.output.len() + num_before) as u32,
+                    grammar: Some(self.grammar.clone()),
+                    drafted: draft[..num_before].to_vec(),
+                    ..SampleSpec::default()
+                })
+                .collect(),
             prompt_logprobs: None,
         }
     }
 
-    fn take(&mut self, token_id: u32) {
+    /// The grammar has read all that a step brought, so it can be complete only with the last of it.
+    fn take(&mut self, token_id: u32, is_last: bool) {
         if self.params.is_end(token_id) {
             self.is_ended = true;
         } else {
             self.output.push(token_id);
             self.tell(token_id);
-            self.is_ended = self.grammar.is_complete();
+            self.is_ended = is_last && self.grammar.is_complete();
         }
         if self.is_ended {
             let rest = self.stream.finish();
@@ -142,6 +146,16 @@ fn text_of(delta: Delta) -> String {
 
 /// Runs answers together to their ends, or as far as there is room.
 fn run(fixture: &Fixture, answers: &mut [Answer]) {
+    run_with_guesses(fixture, answers, |_, _| Vec::new());
+}
+
+/// The same, guessing what an answer says next: `guess` is given its place in the batch and how far it has come.
+fn run_with_guesses(
+    fixture: &Fixture,
+    answers: &mut [Answer],
+    guess: impl Fn(usize, usize) -> Vec<u32>,
+) -> usize {
+    let mut num_steps = 0;
     let num_blocks = ((NUM_TOKENS_MAX + 64).div_ceil(BLOCK_SIZE) + 1) * answers.len();
     let shape = KvCacheShape { num_blocks: num_blocks as u32, block_size: BLOCK_SIZE as u32 };
     let mut model = fixture.weights.start(shape).unwrap();
@@ -150,15 +164,23 @@ fn run(fixture: &Fixture, answers: &mut [Answer]) {
             .filter(|place| !answers[*place].is_ended && answers[*place].output.len() < NUM_TOKENS_MAX)
             .collect();
         if open.is_empty() {
-            return;
+            return num_steps;
         }
-        let plan = StepPlan { chunks: open.iter().map(|place| answers[*place].chunk(*place)).collect() };
+        num_steps += 1;
+        let chunk = |place: &usize| {
+            let answer = &answers[*place];
+            answer.chunk(*place, &guess(*place, answer.output.len()))
+        };
+        let plan = StepPlan { chunks: open.iter().map(chunk).collect() };
         begin_masks(&plan);
         let mut outcome = model.step(&plan).unwrap();
         take_tokens(&plan, &mut outcome);
         assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
         for (place, sampled) in open.into_iter().zip(outcome.sampled) {
-            answers[place].take(sampled.unwrap().token_id);
+            let num_sampled = sampled.len();
+            for (number, token) in (1..).zip(sampled) {
+                answers[place].take(token.token_id, number == num_sampled);
+            }
         }
     }
 }
@@ -188,6 +210,29 @@ fn check(name: &str, seeds: std::ops::Range<u64>) {
 fn random_weights_obey_two_hundred_schemas() {
     check("qwen2-small-f32", 0..100);
     check("llama-odd-bf16", 100..200);
+}
+
+#[test]
+fn guesses_right_and_wrong_change_no_answer() {
+    for name in ["qwen2-small-f32", "llama-odd-bf16"] {
+        let fixture = fixture(name);
+        let answers = || -> Vec<Answer> { (0..16).map(|seed| Answer::new(&fixture, seed)).collect() };
+        let (mut plain, mut guessed) = (answers(), answers());
+        let num_steps = run_with_guesses(&fixture, &mut plain, |_, _| Vec::new());
+        // What it said, now and then with a token that it did not say and that the form may not allow.
+        let guess = |place: usize, num_said: usize| -> Vec<u32> {
+            let said = plain[place].output.get(num_said..).unwrap_or_default();
+            let num_left = NUM_TOKENS_MAX - num_said - 1;
+            let wrong = |(index, &id): (usize, &u32)| if (num_said + index) % 5 == 4 { id + 1 } else { id };
+            said.iter().enumerate().map(wrong).take(4.min(num_left)).collect()
+        };
+        let num_guessed = run_with_guesses(&fixture, &mut guessed, guess);
+        for (plain, guessed) in plain.iter().zip(&guessed) {
+            assert_eq!(guessed.output, plain.output);
+            assert_eq!((&guessed.text, guessed.is_ended), (&plain.text, plain.is_ended));
+        }
+        assert!(num_guessed * 2 < num_steps, "{num_guessed} steps in place of {num_steps}");
+    }
 }
 
 #[test]

@@ -102,9 +102,9 @@ fn a_place_follows_from_the_tokens_alone() {
     let (output, _) = walk(&processor, &grammar, "", 5, 60);
     let progress = GrammarProgress::new(grammar.clone(), &[]);
     for (place, &token_id) in output.iter().enumerate() {
-        let mask = progress.mask(place as u32).expect("it goes on");
+        let mask = progress.mask(place as u32, &[]).expect("it goes on");
         let resumed = GrammarProgress::new(grammar.clone(), &output[..place]);
-        assert_eq!(resumed.mask(place as u32).expect("it goes on"), mask, "after {place} tokens");
+        assert_eq!(resumed.mask(place as u32, &[]).expect("it goes on"), mask, "after {place} tokens");
         progress.take(token_id).expect("it was allowed");
     }
 }
@@ -115,9 +115,9 @@ fn an_end_is_allowed_exactly_where_the_form_is_complete() {
     let (grammar, _) =
         compile(&processor, &text_prompt(), Some(OutputForm::Regex("ab?".into()))).expect("it compiles");
     let progress = GrammarProgress::new(grammar, &[]);
-    assert!(!progress.mask(0).expect("it begins").accepts_end());
+    assert!(!progress.mask(0, &[]).expect("it begins").accepts_end());
     progress.take(processor.ids("a")[0]).expect("allowed");
-    let mask = progress.mask(1).expect("it goes on");
+    let mask = progress.mask(1, &[]).expect("it goes on");
     assert!(mask.accepts_end() && !progress.is_complete());
     let (mut logits, end) = (vec![0.0; processor.vocab_size() + 3], processor.vocab_size() as u32 + 1);
     mask.apply(&mut logits, std::iter::once(end));

@@ -66,7 +66,7 @@ fn walk(
     let mut rng = Rng(seed);
     let mut output = Vec::new();
     for place in 0..num_max {
-        let mask = progress.mask(place).expect("the grammar goes on");
+        let mask = progress.mask(place, &[]).expect("the grammar goes on");
         let token_id = match begin.get(place as usize) {
             Some(&token_id) => {
                 assert!(mask.allows(token_id), "token {token_id} after {:?}", processor.told(&output));

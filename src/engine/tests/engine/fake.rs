@@ -16,8 +16,14 @@ use crate::support::{id, start_model};
 fn chunk(number: u64, start: usize, token_ids: &[u32], blocks: &[u32]) -> StepPlan {
     let block_table = blocks.iter().copied().map(BlockId).collect();
     let token_ids = token_ids.to_vec();
-    let chunk =
-        Chunk { sequence: id(number), token_ids, start, block_table, sample: None, prompt_logprobs: None };
+    let chunk = Chunk {
+        sequence: id(number),
+        token_ids,
+        start,
+        block_table,
+        samples: Vec::new(),
+        prompt_logprobs: None,
+    };
     StepPlan { chunks: vec![chunk] }
 }
 

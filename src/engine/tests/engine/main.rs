@@ -2,7 +2,9 @@
 
 mod fake;
 mod sampling;
+mod scheduler_pace;
 mod scheduler_prefixes;
 mod scheduler_rules;
+mod scheduler_speculation;
 mod scheduler_traffic;
 mod support;

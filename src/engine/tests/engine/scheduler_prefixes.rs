@@ -10,6 +10,8 @@ const CACHING: SchedulerLimits = SchedulerLimits {
     block_size: 4,
     num_blocks: 20,
     prefix_caching: true,
+    max_inter_token: None,
+    speculation: None,
 };
 
 /// A sequence of this prompt that generates so many tokens.

@@ -14,6 +14,8 @@ const ROOMY: SchedulerLimits = SchedulerLimits {
     block_size: 4,
     num_blocks: 100,
     prefix_caching: false,
+    max_inter_token: None,
+    speculation: None,
 };
 
 #[track_caller]
@@ -222,7 +224,7 @@ fn a_sequence_admitted_again_goes_on_where_it_was() {
     engine.scheduler.admit(Sequence { output: whole[..5].to_vec(), ..sequence(1, 6, 8) });
     let (plan, mut news) = engine.step();
     assert_eq!(brief(&plan), ["1:0..11*"]);
-    assert_eq!(plan.chunks[0].sample.as_ref().expect("it samples").num_generated, 5);
+    assert_eq!(plan.chunks[0].samples[0].num_generated, 5);
     news.extend(engine.run());
     assert_eq!(tokens_of(1, &news), whole[5..], "max_tokens counts what was generated before");
 }
@@ -308,8 +310,7 @@ fn the_tokens_so_far_are_given_only_to_those_who_look_at_them() {
         .admit(Sequence { params: params(2, |p| p.repetition_penalty = 1.2), ..sequence(2, 3, 2) });
     let (_, news) = engine.step();
     let (plan, _) = engine.step();
-    let histories: Vec<_> =
-        plan.chunks.iter().map(|chunk| chunk.sample.as_ref().expect("both decode").history.clone()).collect();
+    let histories: Vec<_> = plan.chunks.iter().map(|chunk| chunk.samples[0].history.clone()).collect();
     assert!(histories[0].is_none());
     let history = histories[1].as_ref().expect("a penalty looks back");
     assert_eq!(history.prompt, sequence(2, 3, 2).prompt);

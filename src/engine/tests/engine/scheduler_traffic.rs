@@ -5,13 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use candlewick_engine::fake::{FakeRule, hash_tokens};
-use candlewick_engine::{News, SampleSpec, SchedulerLimits, Sequence, SequenceEnd, SequenceId, StepPlan};
+use candlewick_engine::{
+    News, SampleSpec, SchedulerLimits, Sequence, SequenceEnd, SequenceId, SpeculationLimits, StepPlan,
+};
 use proptest::prelude::*;
 
 use crate::support::{EOS, Engine, VOCAB_SIZE, id, params};
 
 /// All tokens may come, the end included.
 const RULE: Range<u32> = 0..VOCAB_SIZE;
+/// Few tokens may come, so that guesses are right now and then.
+const NARROW_RULE: Range<u32> = VOCAB_SIZE - 5..VOCAB_SIZE;
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -66,13 +70,18 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 
 /// At least as many tokens of cache as the longest sequence has: 39 + 19.
 fn limits() -> impl Strategy<Value = SchedulerLimits> {
-    (1..8usize, 1..32usize, 1..9usize, 0..30usize, any::<bool>()).prop_map(
-        |(max_running, max_step_tokens, block_size, spare, prefix_caching)| SchedulerLimits {
+    let speculation = prop::option::of((0..6usize, 1..3usize).prop_map(|(max_draft_tokens, ngram_min)| {
+        SpeculationLimits { max_draft_tokens, ngram_min, ngram_max: 3 }
+    }));
+    (1..8usize, 1..32usize, 1..9usize, 0..30usize, any::<bool>(), speculation).prop_map(
+        |(max_running, max_step_tokens, block_size, spare, prefix_caching, speculation)| SchedulerLimits {
             max_running,
             max_step_tokens,
             block_size,
             num_blocks: 58usize.div_ceil(block_size) + spare,
             prefix_caching,
+            max_inter_token: None,
+            speculation,
         },
     )
 }
@@ -96,14 +105,14 @@ impl Client {
     }
 
     /// What it would be told if it were alone, by the rule and nothing else.
-    fn expected(&self) -> (Vec<u32>, Option<SequenceEnd>) {
+    fn expected(&self, rule: &FakeRule) -> (Vec<u32>, Option<SequenceEnd>) {
         let params = &self.sequence.params;
         let mut output = Vec::new();
         for num_generated in 0..params.max_tokens {
             let hash = hash_tokens(self.sequence.prompt.iter().chain(&output).copied());
             let spec =
                 SampleSpec { params: params.clone(), choice: 0, num_generated, ..SampleSpec::default() };
-            output.push(FakeRule::Hash(RULE).next(hash, &spec));
+            output.push(rule.next(hash, &spec));
             if output.ends_with(&[EOS]) {
                 return (output, Some(SequenceEnd::Eos));
             }
@@ -115,6 +124,7 @@ impl Client {
 
 struct Traffic {
     limits: SchedulerLimits,
+    rule: FakeRule,
     engine: Engine,
     clients: BTreeMap<SequenceId, Client>,
     num_admitted: u64,
@@ -122,8 +132,9 @@ struct Traffic {
 
 impl Traffic {
     fn new(limits: SchedulerLimits) -> Self {
-        let engine = Engine::with_rule(limits, FakeRule::Hash(RULE));
-        Self { limits, engine, clients: BTreeMap::new(), num_admitted: 0 }
+        let rule = FakeRule::Hash(if limits.speculation.is_some() { NARROW_RULE } else { RULE });
+        let engine = Engine::with_rule(limits, rule.clone());
+        Self { limits, rule, engine, clients: BTreeMap::new(), num_admitted: 0 }
     }
 
     fn act(&mut self, act: &Act) {
@@ -166,7 +177,7 @@ impl Traffic {
                 if let Some(id) = self.pick(index) {
                     assert!(self.engine.scheduler.cancel(id));
                     let client = self.clients.remove(&id).expect("it is alive");
-                    assert!(client.expected().0.starts_with(&client.received));
+                    assert!(client.expected(&self.rule).0.starts_with(&client.received));
                 }
             }
             Act::Pause(index) => self.set_paused(index, true),
@@ -214,17 +225,19 @@ impl Traffic {
         assert_eq!(names.len(), plan.chunks.len(), "one chunk a sequence");
         for chunk in &plan.chunks {
             let client = self.clients.get_mut(&chunk.sequence).expect("only those who are here are planned");
-            let end = chunk.start + chunk.token_ids.len();
+            let (draft, table_end) = (chunk.draft().len(), chunk.start + chunk.token_ids.len());
+            let end = table_end - draft;
             assert!(!client.is_ended && !client.is_paused);
             let goes_on = chunk.start == client.num_computed;
             let begins = chunk.start == 0 || (prefix_caching && chunk.start % block_size == 0);
             assert!(goes_on || begins, "it goes on, or begins again after what is cached");
-            assert_eq!(chunk.token_ids, client.known()[chunk.start..end]);
-            assert_eq!(chunk.block_table.len(), end.div_ceil(block_size), "just the blocks it needs");
+            assert_eq!(chunk.token_ids[..end - chunk.start], client.known()[chunk.start..end]);
+            assert_eq!(chunk.block_table.len(), table_end.div_ceil(block_size), "just the blocks it needs");
             client.num_computed = end;
             let is_left = client.received.len() < client.sequence.params.max_tokens as usize;
-            assert_eq!(chunk.sample.is_some(), end == client.known().len() && is_left);
-            if let Some(spec) = &chunk.sample {
+            assert!(client.received.len() + draft < client.sequence.params.max_tokens.max(1) as usize);
+            assert_eq!(!chunk.samples.is_empty(), end == client.known().len() && is_left);
+            if let Some(spec) = chunk.samples.first() {
                 assert_eq!(spec.num_generated as usize, client.received.len());
             }
         }
@@ -255,6 +268,8 @@ impl Traffic {
             }
             News::Sampled { token, end, .. } => {
                 client.received.push(token.token_id);
+                // Guesses that were right are computed.
+                client.num_computed = client.sequence.prompt.len() + client.received.len() - 1;
                 (client.end, client.is_ended) = (end, end.is_some());
             }
             News::Complete { .. } => client.is_ended = true,
@@ -263,7 +278,7 @@ impl Traffic {
     }
 
     fn crash(&mut self) {
-        self.engine = Engine::with_rule(self.limits, FakeRule::Hash(RULE));
+        self.engine = Engine::with_rule(self.limits, self.rule.clone());
         for client in self.clients.values_mut().filter(|client| !client.is_ended) {
             client.num_computed = 0;
             let sequence = Sequence { output: client.received.clone(), ..client.sequence.clone() };
@@ -290,7 +305,7 @@ impl Traffic {
             assert!(client.is_ended);
             assert_eq!(
                 (client.received.clone(), client.end),
-                client.expected(),
+                client.expected(&self.rule),
                 "the tokens of its solo run"
             );
             let num_scores = client.sequence.prompt_logprobs.map(|_| client.sequence.prompt.len() - 1);

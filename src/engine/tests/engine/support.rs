@@ -106,12 +106,15 @@ impl Engine {
     }
 }
 
-/// A plan in brief: `7:3..5` computes tokens 3 and 4 of sequence 7; a star says that it samples.
+/// A plan in brief: `7:3..5` computes tokens 3 and 4 of sequence 7; a star says that it samples,
+/// and `+2` that it computes two guesses besides.
 pub fn brief(plan: &StepPlan) -> Vec<String> {
     let chunk = |chunk: &candlewick_engine::Chunk| {
-        let end = chunk.start + chunk.token_ids.len();
-        let star = if chunk.sample.is_some() { "*" } else { "" };
-        format!("{}:{}..{end}{star}", chunk.sequence.request.0, chunk.start)
+        let num_drafted = chunk.draft().len();
+        let end = chunk.start + chunk.token_ids.len() - num_drafted;
+        let star = if chunk.samples.is_empty() { "" } else { "*" };
+        let draft = if num_drafted > 0 { format!("+{num_drafted}") } else { String::new() };
+        format!("{}:{}..{end}{star}{draft}", chunk.sequence.request.0, chunk.start)
     };
     plan.chunks.iter().map(chunk).collect()
 }
