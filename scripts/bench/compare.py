@@ -11,6 +11,7 @@ memory or threads while another is measured. The last line is one JSON object. N
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 
 LOAD = pathlib.Path(__file__).parent / "load.py"
 FIGURES = ("output_tok_s", "ttft_ms_p50", "itl_ms_p50")
@@ -58,18 +60,25 @@ def wait_until_ready(port: int, process: subprocess.Popen, patience_s: float = 3
     raise SystemExit("the server did not answer in time")
 
 
-def measure(command: str, args: argparse.Namespace) -> dict[int, dict]:
-    """One turn of one server: a load at each concurrency, each with prompts of its own, so that no cache helps."""
+@contextlib.contextmanager
+def serving(command: str, model: str) -> Iterator[int]:
+    """A server for its turn, ready, on the port that is given."""
     port = free_port()
-    words = shlex.split(command.format(model=args.model, port=port))
+    words = shlex.split(command.format(model=model, port=port))
     with open(os.devnull, "wb") as silent:
         process = subprocess.Popen(words, stdout=silent, stderr=silent, start_new_session=True)
         try:
             wait_until_ready(port, process)
-            return {concurrency: load(port, concurrency, args) for concurrency in args.concurrency}
+            yield port
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def measure(command: str, args: argparse.Namespace) -> dict[int, dict]:
+    """One turn of one server: a load at each concurrency, each with prompts of its own, so that no cache helps."""
+    with serving(command, args.model) as port:
+        return {concurrency: load(port, concurrency, args) for concurrency in args.concurrency}
 
 
 def load(port: int, concurrency: int, args: argparse.Namespace) -> dict:
@@ -123,7 +132,8 @@ def main() -> None:
             figures = medians[name][concurrency]
             ratio = medians[first][concurrency]["output_tok_s"] / max(figures["output_tok_s"], 1e-9)
             print(f"c={concurrency} {name}: {figures}; {first} gives {ratio:.2f} times its tokens a second")
-    print(json.dumps({"model": args.model, "rounds": args.rounds, "medians": medians}))
+    shape = {"model": args.model, "prompt_tokens": args.prompt_tokens, "max_tokens": args.max_tokens}
+    print(json.dumps({"kind": "http", **shape, "rounds": args.rounds, "medians": medians}))
 
 
 if __name__ == "__main__":
