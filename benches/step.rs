@@ -1,7 +1,8 @@
 //! How fast a model steps, with nothing above it: decode at several batch sizes, and prefill. Prints one JSON line.
 //!
 //! `cargo bench --bench step -- FOLDER` measures the checkpoint in a folder (`config.json` and safetensors), or that of a
-//! GGUF file, without one the embedded model. A decode step reads every weight once however many sequences share it, so at batch 1 the bytes per
+//! GGUF file, without one the embedded model; `--quantization q4_0` quantises as it loads,
+//! `--batch 1,32` takes these batch sizes, `--runs 99` as many of each, `--prefill 64` so many tokens. A decode step reads every weight once however many sequences share it, so at batch 1 the bytes per
 //! second show how close to the memory's limit it is; a prefill is bound by multiply-adds. Under `cargo test` the same runs
 //! at toy size on the embedded model, so that it cannot rot.
 
@@ -16,7 +17,7 @@ use std::time::Instant;
 use candlewick::ember;
 use candlewick_engine::{
     BlockId, Chunk, GenerationDefaults, KvCacheShape, LoadOptions, Model, ModelFactory, ModelFile,
-    ModelFiles, ResolveLimits, SampleSpec, SamplingParams, SequenceId, StepPlan, gguf,
+    ModelFiles, Quantization, ResolveLimits, SampleSpec, SamplingParams, SequenceId, StepPlan, gguf,
 };
 use candlewick_models::CandleFactory;
 use candlewick_protocol::{RequestKey, SamplingOptions};
@@ -37,22 +38,23 @@ fn main() {
     if words.iter().any(|word| word == "--list") {
         return;
     }
-    // Cargo says `--bench` to a bench that is to measure.
-    let (num_runs, num_prefill) = if words.iter().any(|word| word == "--bench") { (9, 512) } else { (1, 32) };
-    let folder = words.iter().find(|word| !word.starts_with("--"));
+    let asked = Asked::read(&words);
+    let Asked { num_runs, num_prefill, batch_sizes, .. } = &asked;
+    let (num_runs, num_prefill) = (*num_runs, *num_prefill);
+    let folder = asked.folder.as_ref();
     let files = folder.map_or_else(embedded, |folder| files_in(Path::new(folder)));
 
     let factory = CandleFactory::new(None).expect("the pool starts");
     let started = Instant::now();
-    let weights = factory.load(&files, &LoadOptions::default(), &mut |_, _| true).expect("the model loads");
+    let weights = factory.load(&files, &asked.options(), &mut |_, _| true).expect("the model loads");
     let load_s = started.elapsed().as_secs_f64();
     let blocks_each = (NUM_CONTEXT.max(num_prefill) + 1).div_ceil(BLOCK_SIZE);
-    let num_blocks = (blocks_each * BATCH_SIZES[BATCH_SIZES.len() - 1]) as u32;
+    let num_blocks = (blocks_each * batch_sizes.iter().max().expect("one at least")) as u32;
     let shape = KvCacheShape { num_blocks, block_size: BLOCK_SIZE as u32 };
     let mut model = weights.start(shape).expect("the cache can be had");
 
     let prefill_s = median(num_runs, || time(&mut *model, &plan(1, 0, num_prefill, blocks_each)));
-    let decode: Vec<_> = BATCH_SIZES
+    let decode: Vec<_> = batch_sizes
         .iter()
         .map(|&num_sequences| {
             let plan = plan(num_sequences, NUM_CONTEXT, 1, blocks_each);
@@ -69,10 +71,54 @@ fn main() {
     println!(
         "{}",
         json!({
-            "bench": "step", "commit": commit(), "device": "cpu", "model": folder.map_or(ember::MODEL, String::as_str),
+            "bench": "step", "commit": commit(), "device": "cpu", "model": folder.map_or(ember::MODEL, String::as_str), "quantization": asked.quantization,
             "parameters": weights.info().num_parameters, "load_s": round(load_s), "decode": decode, "prefill": prefill,
         })
     );
+}
+
+/// What the command line asks for.
+struct Asked {
+    folder: Option<String>,
+    quantization: Option<String>,
+    batch_sizes: Vec<usize>,
+    num_runs: usize,
+    num_prefill: usize,
+}
+
+impl Asked {
+    fn read(words: &[String]) -> Self {
+        // Cargo says `--bench` to a bench that is to measure.
+        let (num_runs, num_prefill) =
+            if words.iter().any(|word| word == "--bench") { (9, 512) } else { (1, 32) };
+        let batch_sizes = BATCH_SIZES.to_vec();
+        let mut asked = Self { folder: None, quantization: None, batch_sizes, num_runs, num_prefill };
+        let number = |word: &str| word.parse().unwrap_or_else(|_| panic!("{word:?} is not a number"));
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().unwrap_or_else(|| panic!("{word} wants a value")).clone();
+            match word.as_str() {
+                "--quantization" => asked.quantization = Some(value()),
+                "--batch" => asked.batch_sizes = value().split(',').map(number).collect(),
+                "--runs" => asked.num_runs = number(&value()),
+                "--prefill" => asked.num_prefill = number(&value()),
+                word if word.starts_with("--") => {}
+                _ => asked.folder = Some(word.clone()),
+            }
+        }
+        asked
+    }
+
+    fn options(&self) -> LoadOptions {
+        let quantization = self.quantization.as_deref().map(|name| match name {
+            "int8" => Quantization::Int8,
+            "q8_0" => Quantization::Q8_0,
+            "q4_0" => Quantization::Q4_0,
+            "q4_1" => Quantization::Q4_1,
+            other => panic!("--quantization is int8, q8_0, q4_0 or q4_1, not {other:?}"),
+        });
+        LoadOptions { quantization, ..LoadOptions::default() }
+    }
 }
 
 fn embedded() -> ModelFiles {
