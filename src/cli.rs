@@ -199,6 +199,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SIZE", help_heading = "Engine")]
     pub memory_limit: Option<String>,
 
+    /// What computes: auto, reference (plain candle), or less than the machine has: portable, avx2, … [default: auto]
+    #[arg(long, value_name = "NAME", help_heading = "Engine")]
+    pub kernels: Option<String>,
+
     /// Threads that compute [default: one for each core]
     #[arg(long, value_name = "COUNT", help_heading = "Engine")]
     pub threads: Option<String>,
@@ -341,6 +345,7 @@ impl ServeArgs {
             text("kv-cache-memory", &self.kv_cache_memory),
             text("kv-cache-dtype", &self.kv_cache_dtype),
             text("memory-limit", &self.memory_limit),
+            text("kernels", &self.kernels),
             text("threads", &self.threads),
             text("cb-block-size", &self.cb_block_size),
             text("cb-num-blocks", &self.cb_num_blocks),
@@ -454,7 +459,7 @@ mod tests {
         let args = serve(
             "org/m --host 0.0.0.0 --port 0 --api-key a --api-key b,c --enable-cors --dtype bfloat16 --quantization q8_0 --device cpu \
              --model-timeout -1 --max-model-len 9 --default-seed 8 --reasoning on --chat-template t.jinja \
-             --chat-template-kwargs {\"a\":1} --max-running 7 --max-queued 6 --kv-cache-memory 5MiB --kv-cache-dtype int8 --memory-limit 9GiB --threads 4 \
+             --chat-template-kwargs {\"a\":1} --max-running 7 --max-queued 6 --kv-cache-memory 5MiB --kv-cache-dtype int8 --memory-limit 9GiB --kernels portable --threads 4 \
              --cb-block-size 3 --cb-max-batch-tokens 2 --cb-max-memory-percent 0.5 --cache-dir c --log-level debug \
              --log-format json --api-key-file k.txt --allowed-origins http://a,https://b:8 --reasoning-field reasoning \
              --tool-call-parser hermes --max-logprobs -1 --trust-request-chat-template \

@@ -92,6 +92,9 @@ pub async fn start(settings: Settings) -> Result<Server, StartError> {
     let api = api_settings(settings.server.clone())?;
     let listener = listen(&settings.server).await?;
     let addr = listener.local_addr().map_err(StartError::Http)?;
+    if let Some(level) = settings.engine.kernels.level() {
+        CandleFactory::choose_kernels(&level).map_err(StartError::Models)?;
+    }
     let parts = TreeParts {
         sources: sources::all(&settings.hub).map_err(StartError::Sources)?,
         factory: Arc::new(CandleFactory::new(settings.engine.num_threads).map_err(StartError::Models)?),
@@ -285,6 +288,7 @@ fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSettin
             dtype: models.dtype,
             quantization: models.quantization.scheme(),
             kv_cache: engine.kv_cache_dtype.dtype(),
+            kernels: engine.kernels.kernels(),
         },
         text: TextOptions {
             chat_template,

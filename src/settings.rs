@@ -14,7 +14,7 @@ use candlewick_protocol::ModelRef;
 use serde_json::{Map, Value};
 
 pub use crate::settings_layers::{FlagValue, Place, Problem, SettingsError, SettingsFile, Sources};
-pub use crate::settings_units::{KvCacheType, LogFormat, ReasoningField, WeightQuantization};
+pub use crate::settings_units::{KernelChoice, KvCacheType, LogFormat, ReasoningField, WeightQuantization};
 
 use crate::settings_layers::{API_KEYS, Layered};
 use crate::settings_raw::{RawEngine, RawHub, RawLog, RawModels, RawServer, RawSettings, RawStore};
@@ -127,6 +127,8 @@ pub struct EngineSettings {
     pub memory_limit_bytes: Option<u64>,
     /// Tokens in a block of the KV cache.
     pub block_size: usize,
+    /// What computes.
+    pub kernels: KernelChoice,
     /// Threads that compute; `None` takes as many as there are cores.
     pub num_threads: Option<usize>,
     /// Share what requests that begin alike have in common.
@@ -447,6 +449,7 @@ impl Check<'_> {
             kv_cache_dtype: raw.kv_cache_dtype,
             memory_limit_bytes: raw.memory_limit.0.map(|size| size.0),
             block_size: self.count("engine.block_size", raw.block_size),
+            kernels: raw.kernels,
             num_threads: raw.threads.0.map(|threads| self.count("engine.threads", threads)),
             prefix_caching: raw.prefix_caching,
             stream_capacity: self.count("engine.stream_capacity", raw.stream_capacity),

@@ -47,6 +47,7 @@ pub const SHORT_NAMES: &[(&str, &str)] = &[
     ("kv-cache-memory", "engine.kv_cache_memory"),
     ("kv-cache-dtype", "engine.kv_cache_dtype"),
     ("memory-limit", "engine.memory_limit"),
+    ("kernels", "engine.kernels"),
     ("threads", "engine.threads"),
     ("cb-block-size", "engine.block_size"),
     ("cb-num-blocks", "engine.num_blocks"),

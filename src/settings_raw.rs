@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::settings_units::{
-    AUTO, Auto, ByteSize, Device, JsonTable, KvCacheType, Limit, LogFormat, Reasoning, ReasoningField, Span,
-    TextList, WeightQuantization, WeightType,
+    AUTO, Auto, ByteSize, Device, JsonTable, KernelChoice, KvCacheType, Limit, LogFormat, Reasoning,
+    ReasoningField, Span, TextList, WeightQuantization, WeightType,
 };
 
 /// Everything that can be set.
@@ -166,6 +166,8 @@ pub struct RawEngine {
     pub block_size: usize,
     /// Blocks of KV cache of one model, in place of an amount of memory.
     pub num_blocks: Auto<usize>,
+    /// What computes.
+    pub kernels: KernelChoice,
     /// Threads that compute.
     pub threads: Auto<usize>,
     /// Share what requests that begin alike have in common.
@@ -190,6 +192,7 @@ impl Default for RawEngine {
             max_memory_percent: 0.3,
             block_size: 16,
             num_blocks: Auto(None),
+            kernels: KernelChoice::Auto,
             threads: Auto(None),
             prefix_caching: true,
             stream_capacity: 64,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use candlewick_engine::{KvDType, Quantization};
+use candlewick_engine::{Kernels, KvDType, Quantization};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -379,6 +379,40 @@ impl KvCacheType {
             Self::Bfloat16 => Some(KvDType::Bf16),
             Self::Int8 => Some(KvDType::Int8),
         }
+    }
+}
+
+choices! {
+    /// What computes: kernels of ours for what the machine can do, or for less than that, or plain candle.
+    KernelChoice {
+        /// The best that the machine can do.
+        Auto = "auto",
+        /// Plain candle, on the same weights.
+        Reference = "reference",
+        /// What every machine can do.
+        Portable = "portable",
+        /// AVX2 with FMA and F16C.
+        Avx2 = "avx2",
+        /// The same with dot products of bytes.
+        AvxVnni = "avx-vnni",
+        /// AVX-512 with F, BW, VL and DQ.
+        Avx512 = "avx512",
+        /// The same with dot products of bytes.
+        Avx512Vnni = "avx512-vnni",
+        /// The same with dot products of bf16.
+        Avx512Bf16 = "avx512-bf16",
+    }
+}
+
+impl KernelChoice {
+    /// What it is for the engine.
+    pub fn kernels(self) -> Kernels {
+        if self == Self::Reference { Kernels::Reference } else { Kernels::Packed }
+    }
+
+    /// The level of instructions that is asked for, by its name; `None` is the best there is.
+    pub fn level(self) -> Option<String> {
+        (!matches!(self, Self::Auto | Self::Reference)).then(|| self.to_string())
     }
 }
 

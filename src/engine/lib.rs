@@ -24,7 +24,7 @@ pub mod text;
 pub use beam::{Beam, BeamSearch, FinishedBeam};
 pub use error::{LoadError, StepError};
 pub use model::{
-    BlockId, Chunk, DType, KvCacheShape, KvDType, LoadOptions, Model, ModelFactory, ModelInfo,
+    BlockId, Chunk, DType, Kernels, KvCacheShape, KvDType, LoadOptions, Model, ModelFactory, ModelInfo,
     PromptLogprobs, Quantization, RowFailure, SampleSpec, SampledToken, SequenceId, StepOutcome, StepPlan,
     TokenHistory, TokenScore, Weights,
 };

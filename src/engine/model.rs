@@ -272,6 +272,18 @@ pub struct LoadOptions {
     pub quantization: Option<Quantization>,
     /// What keys and values are kept as; `None` goes by the weights.
     pub kv_cache: Option<KvDType>,
+    /// What computes.
+    pub kernels: Kernels,
+}
+
+/// What computes a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kernels {
+    /// Kernels over packed weights: fast, and the answer does not depend on the load.
+    #[default]
+    Packed,
+    /// The library's own products, norms and softmax, on the same weights in `f32`: slow, for comparison.
+    Reference,
 }
 
 /// What a KV cache keeps of keys and values.

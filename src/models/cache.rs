@@ -132,6 +132,35 @@ impl<'a> PagedKv<'a> {
         &self.cells[(block * self.num_kv_heads + kv_head) * self.cell_bytes..][..self.cell_bytes]
     }
 
+    /// Appends the key and the value of a slot in one head, in `f32`.
+    pub(crate) fn read(
+        &self,
+        block: usize,
+        slot: usize,
+        kv_head: usize,
+        keys: &mut Vec<f32>,
+        values: &mut Vec<f32>,
+    ) {
+        let (cell, size) = (self.cell(block, kv_head), element_bytes(self.dtype));
+        let element = |index: usize| {
+            let bytes = &cell[index * size..][..size];
+            match self.dtype {
+                KvDType::F32 => f32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+                KvDType::F16 => f16::from_ne_bytes([bytes[0], bytes[1]]).to_f32(),
+                KvDType::Bf16 => bf16::from_ne_bytes([bytes[0], bytes[1]]).to_f32(),
+                KvDType::Int8 => f32::from(bytes[0] as i8),
+            }
+        };
+        let scales = match self.dtype {
+            KvDType::Int8 => (self.key_scale(cell, slot), self.value_scale(cell, slot)),
+            _ => (1.0, 1.0),
+        };
+        let values_at = self.head_dim * self.block_size;
+        keys.extend((0..self.head_dim).map(|d| scales.0 * element(d * self.block_size + slot)));
+        values
+            .extend((0..self.head_dim).map(|d| scales.1 * element(values_at + slot * self.padded_head + d)));
+    }
+
     /// Where values begin in a cell.
     #[inline(always)]
     pub(crate) fn values_at(&self) -> usize {

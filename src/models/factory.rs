@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::cache::bytes_per_token;
 use crate::config::{Config, corrupt};
 use crate::kernels::attention::HeadShape;
+use crate::kernels::level::Level;
 use crate::kernels::packed::Kind;
 use crate::kernels::pool::Pool;
 use crate::layers::decoder::{Decoder, DecoderConfig};
@@ -46,6 +47,15 @@ impl CandleFactory {
         let pool = Pool::new(num_threads)
             .map_err(|error| LoadError::Internal(format!("compute threads could not be started: {error}")))?;
         Ok(Self { pool: Arc::new(pool) })
+    }
+
+    /// Has the kernels of this process run on a level of instructions below the machine's best: `portable`, `avx2`,
+    /// `avx-vnni`, `avx512`, `avx512-vnni` or `avx512-bf16`. To be called before anything is computed.
+    ///
+    /// # Errors
+    /// [`LoadError::Unsupported`] if the machine lacks it, or another level is in use already.
+    pub fn choose_kernels(level: &str) -> Result<(), LoadError> {
+        Level::choose(level).map_err(LoadError::Unsupported)
     }
 
     /// Threads that its models compute on.

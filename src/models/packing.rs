@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     fn options(dtype: DType, quantization: Option<Quantization>) -> LoadOptions {
-        LoadOptions { dtype, quantization, kv_cache: None }
+        LoadOptions { dtype, quantization, ..LoadOptions::default() }
     }
 
     /// What large matrices are kept as.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use candlewick_engine::gguf::TensorType;
-use candlewick_engine::{DType, LoadError, LoadOptions, ModelFile, ModelFiles};
+use candlewick_engine::{DType, Kernels, LoadError, LoadOptions, ModelFile, ModelFiles};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
@@ -350,6 +350,11 @@ impl<'a> WeightReader<'a> {
         self.checkpoint.release();
         self.count(name, tensor.elem_count(), tensor.elem_count() * tensor.dtype().size_in_bytes())?;
         Ok(tensor)
+    }
+
+    /// What computes the model.
+    pub(crate) fn kernels(&self) -> Kernels {
+        self.options.kernels
     }
 
     /// Matrices over the same inputs as one, packed for products; each part is a name and a number of outputs.

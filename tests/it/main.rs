@@ -12,6 +12,7 @@ mod fuzz;
 mod gguf;
 #[path = "../../src/hub/tests/support/hub.rs"]
 mod hub;
+mod kernels;
 mod loading;
 mod memory;
 mod overload;

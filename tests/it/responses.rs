@@ -1,13 +1,11 @@
 //! `/v1/responses` from outside: real models, a real store, and servers that come and go.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::support::server::{TestServer, fixtures};
-use crate::support::{eventually, http};
+use crate::support::{eventually, http, program};
 
 const MODEL: &str = "candlewick/ember";
 
@@ -106,28 +104,11 @@ fn a_background_response_goes_on_without_its_client() {
     assert_eq!(rest, told[4..]);
 }
 
-/// The built program with a store in a folder.
-fn spawn(dir: &Path) -> (Child, std::net::SocketAddr) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_candlewick"))
-        .args(["serve", "--port", "0", "--log-level", "error", "--data-dir"])
-        .arg(dir)
-        .envs([("HF_HUB_OFFLINE", "1"), ("HF_HUB_CACHE", "/nonexistent")])
-        .current_dir(std::env::temp_dir())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let stdout = BufReader::new(child.stdout.take().expect("its output is piped"));
-    let address = stdout
-        .lines()
-        .map_while(Result::ok)
-        .find_map(|line| line.split_once("http://")?.1.split_whitespace().next()?.parse().ok());
-    (child, address.expect("it says where it listens"))
-}
-
 #[test]
 fn a_server_that_is_killed_has_kept_what_it_answered_and_ends_what_it_had_begun() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (mut child, address) = spawn(folder.path());
+    let data_dir = folder.path().to_str().expect("its name is text");
+    let (mut child, address) = program::serve(&["--data-dir", data_dir]).expect("it starts");
     let done = http::post(address, "/v1/responses", &body(json!("Hello!"), json!({}))).json();
     assert_eq!(done["status"], "completed", "{done}");
     // Longer than it lives: nothing ends it but its limit.

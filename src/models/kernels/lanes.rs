@@ -10,6 +10,8 @@
 
 use half::{bf16, f16};
 
+use super::level::Level;
+
 /// Number of lanes.
 pub(crate) const LANES: usize = 16;
 
@@ -131,62 +133,18 @@ pub(crate) trait Kernel {
     unsafe fn run<L: Lanes>(self) -> Self::Output;
 }
 
-/// An instruction set that kernels are compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Isa {
-    /// What every machine of the target has.
-    Portable,
-    /// AVX2 with FMA and F16C.
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// AVX-512, foundation and vector lengths.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-impl Isa {
-    /// The best that this machine has.
-    pub(crate) fn best() -> Self {
-        *Self::available().last().expect("the portable one is always there")
-    }
-
-    /// All that this machine has, best last.
-    pub(crate) fn available() -> &'static [Self] {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c");
-            let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
-            match (avx2, avx512) {
-                (true, true) => &[Self::Portable, Self::Avx2, Self::Avx512],
-                (true, false) => &[Self::Portable, Self::Avx2],
-                _ => &[Self::Portable],
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        &[Self::Portable]
-    }
-}
-
-/// Runs a kernel on the best instruction set of this machine.
+/// Runs a kernel on the instruction set of the level that was chosen.
 #[inline]
 pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
-    dispatch_on(Isa::best(), kernel)
-}
-
-/// Runs a kernel on one instruction set, which must be available.
-#[inline]
-pub(crate) fn dispatch_on<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
-    match isa {
+    match Level::chosen() {
         // SAFETY: `Portable` needs nothing.
-        Isa::Portable => unsafe { kernel.run::<Portable>() },
-        // SAFETY: `Isa::available` saw the features.
+        Level::Portable => unsafe { kernel.run::<Portable>() },
+        // SAFETY: `Level::available` saw the features.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { x86::run_avx2(kernel) },
-        // SAFETY: `Isa::available` saw the features.
+        Level::Avx2 | Level::AvxVnni => unsafe { x86::run_avx2(kernel) },
+        // SAFETY: `Level::available` saw the features.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::run_avx512(kernel) },
+        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => unsafe { x86::run_avx512(kernel) },
     }
 }
 

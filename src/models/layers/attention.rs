@@ -1,11 +1,12 @@
 //! Self-attention with grouped key-value heads, over the paged cache.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, bail};
-use candlewick_engine::LoadError;
+use candlewick_engine::{Kernels, LoadError};
 
 use super::decoder::{DecoderConfig, LayerConfig};
 use super::linear::{Around, Linear};
 use super::norm::RmsNorm;
+use super::reference;
 use super::rope::Angles;
 use super::slice::contiguous;
 use crate::cache::{KvCache, PagedKv};
@@ -22,6 +23,7 @@ pub(crate) struct Attention {
     heads: HeadShape,
     layer: LayerConfig,
     index: usize,
+    kernels: Kernels,
 }
 
 impl Attention {
@@ -43,7 +45,8 @@ impl Attention {
             config.qk_norm.then(load).transpose()
         };
         let (q_norm, k_norm) = (norm("q_norm")?, norm("k_norm")?);
-        Ok(Self { qkv, o, q_norm, k_norm, heads: config.heads, layer: config.layers[index], index })
+        let (heads, layer, kernels) = (config.heads, config.layers[index], weights.kernels());
+        Ok(Self { qkv, o, q_norm, k_norm, heads, layer, index, kernels })
     }
 
     /// `x + attention(norm(x))`: `(rows, hidden)` → the same. Writes the rows' keys and values to the cache.
@@ -61,9 +64,12 @@ impl Attention {
         //    blocks of their sequences: (rows, heads × head_dim)
         let q = self.place(&qkv, angles, segments, cache)?;
         // 3. Each row looks back over its own sequence: (rows, heads × head_dim)
-        let kv = cache.layer(self.index);
-        let options = AttendOptions { window: self.layer.window, ..AttendOptions::default() };
-        let seen = q.apply_op1_no_bwd(&AttendOp { kv, segments, heads: self.heads, options })?;
+        let (kv, heads, window) = (cache.layer(self.index), self.heads, self.layer.window);
+        let options = AttendOptions { window, ..AttendOptions::default() };
+        let seen = match self.kernels {
+            Kernels::Packed => q.apply_op1_no_bwd(&AttendOp { kv, segments, heads, options })?,
+            Kernels::Reference => reference::attend(&q, kv, segments, heads, window)?,
+        };
         // 4. Heads back together: (rows, hidden)
         self.o.forward_with(&seen, Around { norm: None, residual: Some(x) })
     }

@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor, 
 use candlewick_engine::LoadError;
 use half::{bf16, f16};
 
-use super::linear::Linear;
+use super::linear::{Linear, Weight};
 use super::slice::contiguous;
 use crate::kernels::lanes::Element;
 use crate::kernels::packed::Packed;
@@ -48,8 +48,12 @@ impl Embedding {
         width: usize,
     ) -> std::result::Result<(Self, Linear), LoadError> {
         let name = format!("{name}.weight");
-        let table = Arc::new(weights.packed(&[(&name, vocab_size)], width, Packing::Joined, Role::Head)?);
-        Ok((Self::Packed(table.clone()), Linear::tied(table)))
+        let table = Weight::read(weights, &[(&name, vocab_size)], width, Packing::Joined, Role::Head)?;
+        let embedding = match table.clone() {
+            Weight::Packed(table) => Self::Packed(table),
+            Weight::Reference(table) => Self::Plain(table),
+        };
+        Ok((embedding, Linear::tied(table)))
     }
 
     /// Token ids → `(rows, width)` in `f32`.

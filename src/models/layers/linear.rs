@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, bail};
-use candlewick_engine::LoadError;
+use candlewick_engine::{Kernels, LoadError};
 
 use super::norm::RmsNorm;
+use super::reference;
 use super::slice::contiguous;
 use crate::kernels::activation::Activation;
 use crate::kernels::packed::pack::Packing;
@@ -19,9 +20,18 @@ use crate::weights::WeightReader;
 /// Several layers over the same inputs are one: their outputs joined ([`Linear::joined`]), or gated in pairs
 /// ([`Linear::gated`]).
 pub(crate) struct Linear {
-    weight: Arc<Packed>,
+    weight: Weight,
     bias: Option<Vec<f32>>,
     gate: Option<Activation>,
+}
+
+/// A matrix: for our kernels, or for candle's.
+#[derive(Clone)]
+pub(crate) enum Weight {
+    /// Packed, and maybe an embedding's table too.
+    Packed(Arc<Packed>),
+    /// The same weights in `f32`, `(out, in)`.
+    Reference(Tensor),
 }
 
 /// What a layer does on the way, so that activations need not pass through memory once more.
@@ -78,7 +88,7 @@ impl Linear {
         let names: Vec<_> = parts.iter().map(|(name, _)| format!("{name}.weight")).collect();
         let named: Vec<_> =
             names.iter().zip(parts).map(|(name, (_, num_out))| (name.as_str(), *num_out)).collect();
-        let weight = Arc::new(weights.packed(&named, num_in, packing, Role::Layer)?);
+        let weight = Weight::read(weights, &named, num_in, packing, Role::Layer)?;
         let mut joined = Vec::new();
         for (name, num_out) in parts.iter().filter(|_| bias) {
             joined.extend(weights.vector(&format!("{name}.bias"), *num_out)?);
@@ -93,12 +103,11 @@ impl Linear {
         [num_in, num_out]: [usize; 2],
     ) -> std::result::Result<Self, LoadError> {
         let name = format!("{name}.weight");
-        let weight = weights.packed(&[(&name, num_out)], num_in, Packing::Joined, Role::Head)?;
-        Ok(Self::tied(Arc::new(weight)))
+        Ok(Self::tied(Weight::read(weights, &[(&name, num_out)], num_in, Packing::Joined, Role::Head)?))
     }
 
     /// A layer that shares its weight with another: a head tied to the embedding.
-    pub(crate) fn tied(weight: Arc<Packed>) -> Self {
+    pub(crate) fn tied(weight: Weight) -> Self {
         Self { weight, bias: None, gate: None }
     }
 
@@ -110,22 +119,46 @@ impl Linear {
 
     /// `linear(norm(x)) + residual`, each where given.
     pub(crate) fn forward_with(&self, x: &Tensor, around: Around<'_>) -> Result<Tensor> {
-        x.apply_op1_no_bwd(&LinearOp { layer: self, around })
+        match &self.weight {
+            Weight::Packed(weight) => x.apply_op1_no_bwd(&LinearOp { layer: self, weight, around }),
+            Weight::Reference(weight) => {
+                reference::linear(x, weight, self.bias.as_deref(), self.gate, around)
+            }
+        }
     }
 
     /// What the weight is kept as.
     pub(crate) fn kind(&self) -> Kind {
-        self.weight.kind()
+        match &self.weight {
+            Weight::Packed(weight) => weight.kind(),
+            Weight::Reference(_) => Kind::F32,
+        }
     }
+}
 
-    /// Outputs of a row.
-    pub(crate) fn num_out(&self) -> usize {
-        self.weight.num_out() / if self.gate.is_some() { 2 } else { 1 }
+impl Weight {
+    /// Matrices over the same inputs as one, as the options would have them.
+    pub(super) fn read(
+        weights: &mut WeightReader<'_>,
+        parts: &[(&str, usize)],
+        num_in: usize,
+        packing: Packing,
+        role: Role,
+    ) -> std::result::Result<Self, LoadError> {
+        let packed = weights.packed(parts, num_in, packing, role)?;
+        if weights.kernels() == Kernels::Packed {
+            return Ok(Self::Packed(Arc::new(packed)));
+        }
+        let plain = reference::unpack(&packed).map_err(|error| LoadError::Internal(error.to_string()))?;
+        weights.num_bytes += (plain.elem_count() * size_of::<f32>()) as u64;
+        weights.num_bytes -= packed.num_bytes() as u64;
+        Ok(Self::Reference(plain))
     }
 }
 
 struct LinearOp<'a> {
     layer: &'a Linear,
+    weight: &'a Packed,
     around: Around<'a>,
 }
 
@@ -136,11 +169,12 @@ impl CustomOp1 for LinearOp<'_> {
 
     fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, num_in) = x_at.shape().dims2()?;
-        let Linear { weight, bias, gate } = self.layer;
+        let Linear { bias, gate, .. } = self.layer;
+        let weight = self.weight;
         if num_in != weight.num_in() {
             bail!("a linear layer of {} inputs was given {num_in}", weight.num_in());
         }
-        let num_out = self.layer.num_out();
+        let num_out = weight.num_out() / if gate.is_some() { 2 } else { 1 };
         let residual = self.around.residual.map(|residual| residual.storage_and_layout());
         let residual = match &residual {
             None => None,

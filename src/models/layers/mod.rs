@@ -2,7 +2,8 @@
 //! rows, whichever sequence they belong to, and only attention and rope look at where a row belongs.
 //!
 //! A layer is a candle custom op around a kernel, so that a device's version can stand beside the CPU's. Ops run on
-//! the pool that the caller is in, never on candle's own: a panic there would poison candle for the whole process.
+//! the pool that the caller is in, never on candle's own: a panic there would poison candle for the whole process. `reference` is the exception, for those
+//! who ask for it.
 
 pub(crate) mod attention;
 pub(crate) mod decoder;
@@ -10,5 +11,6 @@ pub(crate) mod embedding;
 pub(crate) mod linear;
 pub(crate) mod mlp;
 pub(crate) mod norm;
+mod reference;
 pub(crate) mod rope;
 pub(crate) mod slice;

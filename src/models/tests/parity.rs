@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candlewick_engine::{
-    BlockId, Chunk, DType, KvCacheShape, KvDType, LoadOptions, Model, ModelFactory, ModelFile, ModelFiles,
-    PromptLogprobs, SampleSpec, SampledToken, SamplingParams, SequenceId, StepPlan, TokenHistory, TokenScore,
-    Weights,
+    BlockId, Chunk, DType, Kernels, KvCacheShape, KvDType, LoadOptions, Model, ModelFactory, ModelFile,
+    ModelFiles, PromptLogprobs, SampleSpec, SampledToken, SamplingParams, SequenceId, StepPlan, TokenHistory,
+    TokenScore, Weights,
 };
 use candlewick_models::CandleFactory;
 use candlewick_protocol::RequestKey;
@@ -225,6 +225,26 @@ fn answers_are_those_of_transformers() {
 
 fn close(found: f32, expected: f32, at: &str) {
     assert!((found - expected).abs() <= TOLERANCE, "{at}: {found}, not {expected}");
+}
+
+#[test]
+fn plain_candle_on_the_same_weights_gives_the_same_tokens() {
+    let cut = Cut { chunk: 7, block_size: 8, stride: 5 };
+    for fixture in fixtures() {
+        let on = |kernels: Kernels| {
+            let options = LoadOptions { kernels, ..LoadOptions::default() };
+            let factory = CandleFactory::new(Some(2)).unwrap();
+            let weights = factory.load(&fixture.files, &options, &mut |_, _| true).unwrap();
+            generate(&weights, &prompts(&fixture), 5, &greedy(), cut)
+        };
+        for (ours, plain) in on(Kernels::Packed).iter().zip(on(Kernels::Reference)) {
+            assert_eq!(tokens(ours), tokens(&plain), "{}", fixture.name);
+            for (ours, plain) in ours.iter().zip(&plain) {
+                let logprob = |token: &SampledToken| token.score.as_ref().unwrap().logprob;
+                close(logprob(ours), logprob(plain), &fixture.name);
+            }
+        }
+    }
 }
 
 #[test]

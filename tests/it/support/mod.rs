@@ -1,6 +1,7 @@
 //! What tests stand on: a server in this process, a raw HTTP client, and waiting for something to become true.
 
 pub mod http;
+pub mod program;
 pub mod server;
 
 use std::time::{Duration, Instant};

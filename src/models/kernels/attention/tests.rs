@@ -4,6 +4,7 @@ use candlewick_engine::KvCacheShape;
 
 use super::*;
 use crate::cache::KvCache;
+use crate::kernels::level::tests::on_every_level;
 use crate::kernels::tests::noise;
 
 /// One sequence in a cache of shuffled blocks.
@@ -108,65 +109,78 @@ fn windowed(window: Option<usize>) -> AttendOptions<'static> {
 
 #[test]
 fn agrees_with_the_formula() {
-    for (num_heads, num_kv_heads, head_dim, block_size) in SHAPES {
-        let heads = HeadShape { num_heads, num_kv_heads, head_dim };
-        for (dtype, tolerance) in DTYPES {
-            let len = 150;
-            let sequence = Sequence::new(len, heads, block_size, dtype);
-            for window in [None, Some(1), Some(20), Some(500)] {
-                sequence.check(len, windowed(window), tolerance);
+    on_every_level(|| {
+        for (num_heads, num_kv_heads, head_dim, block_size) in SHAPES {
+            let heads = HeadShape { num_heads, num_kv_heads, head_dim };
+            for (dtype, tolerance) in DTYPES {
+                let len = 150;
+                let sequence = Sequence::new(len, heads, block_size, dtype);
+                for window in [None, Some(1), Some(20), Some(500)] {
+                    sequence.check(len, windowed(window), tolerance);
+                }
             }
         }
-    }
+    });
 }
 
 #[test]
 fn soft_caps_scales_and_sinks_agree_with_the_formula() {
-    let heads = HeadShape { num_heads: 6, num_kv_heads: 2, head_dim: 32 };
-    let sequence = Sequence::new(90, heads, 16, KvDType::F32);
-    let sinks = noise(8, 6);
-    for options in [
-        AttendOptions { soft_cap: Some(0.5), ..AttendOptions::default() },
-        AttendOptions { scale: Some(1.0), ..AttendOptions::default() },
-        AttendOptions { sinks: Some(&sinks), ..AttendOptions::default() },
-        AttendOptions { window: Some(33), soft_cap: Some(2.0), scale: Some(0.7), sinks: Some(&sinks) },
-    ] {
-        sequence.check(90, options, 1e-5);
-    }
+    on_every_level(|| {
+        let heads = HeadShape { num_heads: 6, num_kv_heads: 2, head_dim: 32 };
+        let sequence = Sequence::new(90, heads, 16, KvDType::F32);
+        let sinks = noise(8, 6);
+        for options in [
+            AttendOptions { soft_cap: Some(0.5), ..AttendOptions::default() },
+            AttendOptions { scale: Some(1.0), ..AttendOptions::default() },
+            AttendOptions { sinks: Some(&sinks), ..AttendOptions::default() },
+            AttendOptions { window: Some(33), soft_cap: Some(2.0), scale: Some(0.7), sinks: Some(&sinks) },
+        ] {
+            sequence.check(90, options, 1e-5);
+        }
+    });
 }
 
 #[test]
 fn neither_chunks_nor_blocks_change_a_bit() {
-    for (num_heads, num_kv_heads, head_dim, _) in SHAPES {
-        let heads = HeadShape { num_heads, num_kv_heads, head_dim };
-        let len = 150;
-        for (dtype, _) in DTYPES {
-            for window in [None, Some(20)] {
-                let options = windowed(window);
-                let whole = Sequence::new(len, heads, 16, dtype).attend(0..len, options);
-                for (chunk, block_size) in [(1, 16), (7, 4), (64, 1), (75, 128), (16, 48)] {
-                    let sequence = Sequence::new(len, heads, block_size, dtype);
-                    let parts: Vec<f32> = (0..len)
-                        .step_by(chunk)
-                        .flat_map(|start| sequence.attend(start..(start + chunk).min(len), options))
-                        .collect();
-                    assert!(
-                        parts == whole,
-                        "{heads:?} {dtype:?} {window:?} by {chunk}, blocks of {block_size}"
-                    );
+    on_every_level(|| {
+        for (num_heads, num_kv_heads, head_dim, _) in SHAPES {
+            let heads = HeadShape { num_heads, num_kv_heads, head_dim };
+            let len = 150;
+            for (dtype, _) in DTYPES {
+                for window in [None, Some(20)] {
+                    let options = windowed(window);
+                    let whole = Sequence::new(len, heads, 16, dtype).attend(0..len, options);
+                    for (chunk, block_size) in [(1, 16), (7, 4), (64, 1), (75, 128), (16, 48)] {
+                        let sequence = Sequence::new(len, heads, block_size, dtype);
+                        let parts: Vec<f32> = (0..len)
+                            .step_by(chunk)
+                            .flat_map(|start| sequence.attend(start..(start + chunk).min(len), options))
+                            .collect();
+                        assert!(
+                            parts == whole,
+                            "{heads:?} {dtype:?} {window:?} by {chunk}, blocks of {block_size}"
+                        );
+                    }
                 }
             }
         }
-    }
+    });
 }
 
 #[test]
 fn what_follows_a_row_does_not_reach_it() {
-    let heads = HeadShape { num_heads: 2, num_kv_heads: 1, head_dim: 16 };
-    let sound = Sequence::new(40, heads, 16, KvDType::F32);
-    let mut poisoned = Sequence::new(40, heads, 16, KvDType::F32);
-    poisoned.cache.writer(0).write(poisoned.block_table[2].0 as usize, 7, &[f32::NAN; 16], &[f32::NAN; 16]);
-    let (sound, poisoned) = (sound.attend(0..40, windowed(None)), poisoned.attend(0..40, windowed(None)));
-    assert!(poisoned[..39 * 32] == sound[..39 * 32], "rows before the one that is no number");
-    assert!(poisoned[39 * 32..].iter().all(|x| x.is_nan()), "and that row itself");
+    on_every_level(|| {
+        let heads = HeadShape { num_heads: 2, num_kv_heads: 1, head_dim: 16 };
+        let sound = Sequence::new(40, heads, 16, KvDType::F32);
+        let mut poisoned = Sequence::new(40, heads, 16, KvDType::F32);
+        poisoned.cache.writer(0).write(
+            poisoned.block_table[2].0 as usize,
+            7,
+            &[f32::NAN; 16],
+            &[f32::NAN; 16],
+        );
+        let (sound, poisoned) = (sound.attend(0..40, windowed(None)), poisoned.attend(0..40, windowed(None)));
+        assert!(poisoned[..39 * 32] == sound[..39 * 32], "rows before the one that is no number");
+        assert!(poisoned[39 * 32..].iter().all(|x| x.is_nan()), "and that row itself");
+    });
 }

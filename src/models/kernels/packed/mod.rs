@@ -164,6 +164,19 @@ impl Packed {
         &self.memory.as_slice()[index * len..][..len]
     }
 
+    /// All weights in `f32`, an output after the other: `(outputs, inputs)`.
+    pub(crate) fn rows(&self) -> Vec<f32> {
+        let mut rows = vec![0.0; self.num_out() * self.k];
+        for (index, panel) in self.panels.iter().enumerate() {
+            let first = self.outputs[..panel.source].iter().sum::<usize>() + panel.first;
+            let rows = &mut rows[first * self.k..][..panel.width * self.k];
+            for (lane, row) in rows.chunks_exact_mut(self.k).enumerate() {
+                unpack_lane(self.kind, self.panel(index), lane, row);
+            }
+        }
+        rows
+    }
+
     /// The weights of one output of the first source, in `f32`: a token's embedding, where a table is the head too.
     ///
     /// # Panics

@@ -4,10 +4,11 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::input::Input;
-use super::tile::{Kernels, Level, Tile};
+use super::tile::{Kernels, Tile};
 use super::{PANEL, Packed};
 use crate::kernels::activation::Activation;
 use crate::kernels::lanes::{Kernel, Lanes, dispatch};
+use crate::kernels::level::Level;
 use crate::kernels::pool::share;
 use crate::kernels::rows::SharedOutput;
 
@@ -60,7 +61,7 @@ impl Packed {
         epilogue: Epilogue<'_>,
         out: &mut [f32],
     ) {
-        self.multiply_on(Level::best(), x, norm, epilogue, out);
+        self.multiply_on(Level::chosen(), x, norm, epilogue, out);
     }
 
     pub(super) fn multiply_on(

@@ -4,9 +4,10 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::pack::{Packing, Source, Stored, pack};
-use super::tile::Level;
 use super::{EXACT_MAX, Epilogue, Kind, Norm, Packed};
 use crate::kernels::activation::Activation;
+use crate::kernels::level::Level;
+use crate::kernels::level::tests::on_every_level;
 use crate::kernels::pages::Arena;
 use crate::kernels::pool::Pool;
 use crate::kernels::tests::noise;
@@ -121,7 +122,7 @@ fn threads_change_no_bit() {
     let x = noise(1, m * k);
     for kind in Kind::ALL {
         let packed = packed(kind, &noise(2, n * k), k);
-        let on = |threads| Pool::new(threads).unwrap().install(|| product(&packed, Level::best(), &x));
+        let on = |threads| Pool::new(threads).unwrap().install(|| product(&packed, Level::chosen(), &x));
         let one = on(1);
         assert!(one == on(2) && one == on(5), "{kind:?}");
     }
@@ -166,53 +167,57 @@ fn zeros_large_numbers_and_what_is_no_number_come_through() {
 
 #[test]
 fn sources_are_joined_or_paired() {
-    let (m, k) = (5, 64);
-    let x = noise(1, m * k);
-    for kind in Kind::ALL {
-        let (one, other) = (noise(2, 40 * k), noise(3, 40 * k));
-        let write_one = |row: usize, out: &mut [f32]| out.copy_from_slice(&one[row * k..][..k]);
-        let write_other = |row: usize, out: &mut [f32]| out.copy_from_slice(&other[row * k..][..k]);
-        let sources =
-            [Source::new(40, Stored::Rows(&write_one)), Source::new(40, Stored::Rows(&write_other))];
-        let level = Level::best();
-        let first = product(&packed(kind, &one, k), level, &x);
-        let second = product(&packed(kind, &other, k), level, &x);
+    on_every_level(|| {
+        let (m, k) = (5, 64);
+        let x = noise(1, m * k);
+        for kind in Kind::ALL {
+            let (one, other) = (noise(2, 40 * k), noise(3, 40 * k));
+            let write_one = |row: usize, out: &mut [f32]| out.copy_from_slice(&one[row * k..][..k]);
+            let write_other = |row: usize, out: &mut [f32]| out.copy_from_slice(&other[row * k..][..k]);
+            let sources =
+                [Source::new(40, Stored::Rows(&write_one)), Source::new(40, Stored::Rows(&write_other))];
+            let level = Level::chosen();
+            let first = product(&packed(kind, &one, k), level, &x);
+            let second = product(&packed(kind, &other, k), level, &x);
 
-        let mut joined = pack(kind, k, &sources, Packing::Joined, &Arena::default()).unwrap();
-        joined.exact = false;
-        for (row, out) in product(&joined, level, &x).chunks_exact(80).enumerate() {
-            assert_eq!(out[..40], first[row * 40..][..40], "{kind:?}");
-            assert_eq!(out[40..], second[row * 40..][..40], "{kind:?}");
-        }
+            let mut joined = pack(kind, k, &sources, Packing::Joined, &Arena::default()).unwrap();
+            joined.exact = false;
+            for (row, out) in product(&joined, level, &x).chunks_exact(80).enumerate() {
+                assert_eq!(out[..40], first[row * 40..][..40], "{kind:?}");
+                assert_eq!(out[40..], second[row * 40..][..40], "{kind:?}");
+            }
 
-        let mut paired = pack(kind, k, &sources, Packing::Paired, &Arena::default()).unwrap();
-        paired.exact = false;
-        let mut out = vec![f32::NAN; m * 40];
-        let (bias, residual) = (noise(4, 80), noise(5, m * 40));
-        let gate = Some(Activation::Silu);
-        let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), gate };
-        paired.multiply_on(level, &x, None, epilogue, &mut out);
-        for (index, found) in out.iter().enumerate() {
-            let (gate, up) = (first[index] + bias[index % 40], second[index] + bias[40 + index % 40]);
-            let expected = gate / (1.0 + (-gate).exp()) * up + residual[index];
-            assert!((found - expected).abs() < 1e-5, "{kind:?}: {found}, not {expected}");
+            let mut paired = pack(kind, k, &sources, Packing::Paired, &Arena::default()).unwrap();
+            paired.exact = false;
+            let mut out = vec![f32::NAN; m * 40];
+            let (bias, residual) = (noise(4, 80), noise(5, m * 40));
+            let gate = Some(Activation::Silu);
+            let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), gate };
+            paired.multiply_on(level, &x, None, epilogue, &mut out);
+            for (index, found) in out.iter().enumerate() {
+                let (gate, up) = (first[index] + bias[index % 40], second[index] + bias[40 + index % 40]);
+                let expected = gate / (1.0 + (-gate).exp()) * up + residual[index];
+                assert!((found - expected).abs() < 1e-5, "{kind:?}: {found}, not {expected}");
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn a_norm_before_is_the_norm_and_then_the_product() {
-    let (m, k, n) = (6, 100, 33);
-    let (x, weight) = (noise(1, m * k), noise(2, k));
-    let mut normed = vec![0.0; m * k];
-    crate::kernels::norm::rms_norm(&x, &weight, 1e-5, &mut normed);
-    for kind in Kind::ALL {
-        let packed = packed(kind, &noise(3, n * k), k);
-        let mut out = vec![f32::NAN; m * n];
-        let norm = Norm { weight: &weight, epsilon: 1e-5 };
-        packed.multiply(&x, Some(norm), Epilogue::default(), &mut out);
-        assert_eq!(out, product(&packed, Level::best(), &normed), "{kind:?}");
-    }
+    on_every_level(|| {
+        let (m, k, n) = (6, 100, 33);
+        let (x, weight) = (noise(1, m * k), noise(2, k));
+        let mut normed = vec![0.0; m * k];
+        crate::kernels::norm::rms_norm(&x, &weight, 1e-5, &mut normed);
+        for kind in Kind::ALL {
+            let packed = packed(kind, &noise(3, n * k), k);
+            let mut out = vec![f32::NAN; m * n];
+            let norm = Norm { weight: &weight, epsilon: 1e-5 };
+            packed.multiply(&x, Some(norm), Epilogue::default(), &mut out);
+            assert_eq!(out, product(&packed, Level::chosen(), &normed), "{kind:?}");
+        }
+    });
 }
 
 /// Bytes of a tensor as a file has them.

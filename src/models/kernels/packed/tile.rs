@@ -5,6 +5,7 @@ use super::input::InputKind;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use super::{float, portable};
+use crate::kernels::level::Level;
 
 /// What a tile's kernel works on. How many rows it has is the kernel's.
 #[derive(Clone, Copy)]
@@ -48,66 +49,7 @@ pub(super) struct Kernels {
     pub(super) splits: bool,
 }
 
-/// What a machine can do, in ascending order. A level has all that is below it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
-    /// What every machine of the target has.
-    Portable,
-    /// AVX2 with FMA and F16C.
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// The same with dot products of bytes in 256 bits. Machines with AVX-512 need not have it.
-    #[cfg(target_arch = "x86_64")]
-    AvxVnni,
-    /// AVX-512 with F, BW, VL, DQ.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    /// The same with dot products of bytes.
-    #[cfg(target_arch = "x86_64")]
-    Avx512Vnni,
-    /// The same with dot products of bf16.
-    #[cfg(target_arch = "x86_64")]
-    Avx512Bf16,
-}
-
 impl Level {
-    /// The best that this machine has.
-    pub(super) fn best() -> Self {
-        static BEST: std::sync::OnceLock<Level> = std::sync::OnceLock::new();
-        *BEST.get_or_init(|| *Self::available().last().expect("the portable one is always there"))
-    }
-
-    /// All that this machine has, best last.
-    pub(super) fn available() -> Vec<Self> {
-        #[allow(unused_mut)]
-        let mut levels = vec![Self::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c");
-            let avx512 = avx2
-                && is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512dq");
-            let vnni = avx512 && is_x86_feature_detected!("avx512vnni");
-            let bf16 = vnni && is_x86_feature_detected!("avx512bf16");
-            for (has, level) in [
-                (avx2, Self::Avx2),
-                (avx2 && is_x86_feature_detected!("avxvnni"), Self::AvxVnni),
-                (avx512, Self::Avx512),
-                (vnni, Self::Avx512Vnni),
-                (bf16, Self::Avx512Bf16),
-            ] {
-                if has {
-                    levels.push(level);
-                }
-            }
-        }
-        levels
-    }
-
     /// The best level below this one whose kernels for floats take activations as they are.
     pub(super) fn without_rounding(self) -> Self {
         #[cfg(target_arch = "x86_64")]
