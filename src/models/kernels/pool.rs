@@ -8,7 +8,7 @@
 //! Models take turns. A step holds the pool ([`Pool::install`]) and offers it to the next in line at every region once
 //! it has had its share of time, so two busy models alternate in milliseconds and never run on more threads than the
 //! pool has. A panic within a region ends the step that opened it and leaves nothing behind. A step that never ends keeps
-//! its turn, so the others stop waiting for it after a time and compute alone, each on its own thread.
+//! its turn and the threads that are in its region: after a time the others leave them to it, and the pool gets new ones.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -27,6 +27,10 @@ const SPIN: Duration = Duration::from_micros(40);
 const QUANTUM: Duration = Duration::from_millis(2);
 /// How long to wait for a turn before the one who has it is taken to be lost. No region takes a tenth of it.
 const LOST_AFTER: Duration = Duration::from_secs(10);
+/// It is waited for in so many pieces, so that a process which the system stops meanwhile loses one of them and not all.
+const NUM_LOOKS: u32 = 10;
+/// How long a caller spins for those who are still within its region, before it looks only now and then.
+const REGION_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A region is open: threads may enter.
 const OPEN: u64 = 1 << 31;
@@ -35,6 +39,14 @@ const ENTERED: u64 = OPEN - 1;
 
 /// Threads for the kernels of all models.
 pub(crate) struct Pool {
+    num_threads: usize,
+    lost_after: Duration,
+    /// The threads of the moment: others take their place if a step never gives them back.
+    crew: Mutex<Arc<Crew>>,
+}
+
+/// Threads that compute together, and whose turn it is to have them.
+struct Crew {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     turn: Turn,
@@ -65,14 +77,72 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 thread_local! {
-    /// The pool whose turn this thread has, outside of its regions.
-    static INSTALLED: Cell<Option<*const Pool>> = const { Cell::new(None) };
+    /// The threads whose turn this one has, outside of their regions.
+    static INSTALLED: Cell<Option<*const Crew>> = const { Cell::new(None) };
 }
 
 impl Pool {
     /// A pool that computes on that many threads, the caller's among them. Fails if the system refuses one.
     pub(crate) fn new(num_threads: usize) -> io::Result<Self> {
-        let num_workers = num_threads.max(1) - 1;
+        Self::with_patience(num_threads, LOST_AFTER)
+    }
+
+    /// The same, that takes a step for lost which keeps its turn for so long while others wait.
+    fn with_patience(num_threads: usize, lost_after: Duration) -> io::Result<Self> {
+        let num_threads = num_threads.max(1);
+        let crew = Mutex::new(Arc::new(Crew::new(num_threads, lost_after)?));
+        Ok(Self { num_threads, lost_after, crew })
+    }
+
+    /// Threads that compute, the caller's among them.
+    pub(crate) fn num_threads(&self) -> usize {
+        self.num_threads
+    }
+
+    /// Runs a step: all [`share`] calls within it are shared out over this pool. Waits for its turn first.
+    pub(crate) fn install<R>(&self, step: impl FnOnce() -> R) -> R {
+        let mut crew = self.crew();
+        let mut has_turn = crew.turn.take();
+        while !has_turn && let Some(next) = self.replace(&crew) {
+            crew = next;
+            has_turn = crew.turn.take();
+        }
+        let _reset = Installed::set(has_turn.then_some(Arc::as_ptr(&crew)));
+        let _turn = TurnGuard(&crew.turn);
+        step()
+    }
+
+    fn crew(&self) -> Arc<Crew> {
+        self.lock().clone()
+    }
+
+    /// New threads in place of those that a step does not give back, or those that already are; `None` if the system
+    /// refuses them, and then everybody computes alone. The old ones end with the step, if it ever ends.
+    fn replace(&self, lost: &Arc<Crew>) -> Option<Arc<Crew>> {
+        let mut crew = self.lock();
+        if Arc::ptr_eq(&crew, lost) {
+            match Crew::new(self.num_threads, self.lost_after) {
+                Ok(new) => *crew = Arc::new(new),
+                Err(error) => {
+                    tracing::error!(
+                        "a step hangs and holds the threads that compute, and there are no others: {error}"
+                    );
+                    return None;
+                }
+            }
+            tracing::error!("a step hangs and holds the threads that compute: others take their place");
+        }
+        Some(crew.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Crew>> {
+        self.crew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Crew {
+    fn new(num_threads: usize, lost_after: Duration) -> io::Result<Self> {
+        let num_workers = num_threads - 1;
         let shared = Arc::new(Shared {
             region: AtomicU64::new(0),
             body: UnsafeCell::new(None),
@@ -80,26 +150,17 @@ impl Pool {
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
-        let mut pool = Self { shared, workers: Vec::new(), turn: Turn::default() };
+        let mut crew = Self { shared, workers: Vec::new(), turn: Turn::new(lost_after) };
         for index in 0..num_workers {
-            let shared = pool.shared.clone();
+            let shared = crew.shared.clone();
             let name = format!("compute-{index}");
-            pool.workers.push(std::thread::Builder::new().name(name).spawn(move || shared.work(index))?);
+            crew.workers.push(std::thread::Builder::new().name(name).spawn(move || shared.work(index))?);
         }
-        Ok(pool)
+        Ok(crew)
     }
 
-    /// Threads that compute, the caller's among them.
-    pub(crate) fn num_threads(&self) -> usize {
+    fn num_threads(&self) -> usize {
         self.workers.len() + 1
-    }
-
-    /// Runs a step: all [`share`] calls within it are shared out over this pool. Waits for its turn first.
-    pub(crate) fn install<R>(&self, step: impl FnOnce() -> R) -> R {
-        let has_turn = self.turn.take();
-        let _reset = Installed::set(has_turn.then_some(std::ptr::from_ref(self)));
-        let _turn = TurnGuard(&self.turn);
-        step()
     }
 
     /// Opens a region, takes part in it, and waits until everybody has left.
@@ -120,10 +181,14 @@ impl Pool {
         }
         let mine = catch_unwind(AssertUnwindSafe(body));
         shared.region.fetch_and(!OPEN, AcqRel);
-        let mut patience = Patience::new();
+        let (mut patience, closed) = (Patience::new(), Instant::now());
         while shared.region.load(Acquire) & ENTERED > 0 {
             if patience.is_over() {
-                std::thread::yield_now();
+                match closed.elapsed() < REGION_PATIENCE {
+                    true => std::thread::yield_now(),
+                    // Somebody hangs in there, or has been put aside for long: not worth a core.
+                    false => std::thread::park_timeout(Duration::from_millis(1)),
+                }
             }
         }
         let theirs = shared.panic().take();
@@ -133,7 +198,7 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
+impl Drop for Crew {
     fn drop(&mut self) {
         self.shared.stop.store(true, SeqCst);
         for worker in self.workers.drain(..) {
@@ -211,12 +276,12 @@ impl Patience {
     }
 }
 
-/// Who has the pool: first come, first served.
-#[derive(Default)]
+/// Who has the threads: first come, first served.
 struct Turn {
     line: Mutex<Line>,
     moved: Condvar,
     num_waiting: AtomicUsize,
+    lost_after: Duration,
 }
 
 #[derive(Default)]
@@ -224,29 +289,42 @@ struct Line {
     next: u64,
     serving: u64,
     since: Option<Instant>,
-    /// Tickets of those who went without.
-    given_up: Vec<u64>,
+    /// Whoever has the turn is lost, and nobody waits here any more.
+    is_lost: bool,
 }
 
 impl Turn {
+    fn new(lost_after: Duration) -> Self {
+        let (line, num_waiting) = (Mutex::default(), AtomicUsize::new(0));
+        Self { line, moved: Condvar::new(), num_waiting, lost_after }
+    }
+
     /// Waits in line; `false` if whoever has the turn is lost.
     fn take(&self) -> bool {
         let mut line = self.lock();
+        if line.is_lost {
+            return false;
+        }
         let ticket = line.next;
         line.next += 1;
         if line.serving != ticket {
             self.num_waiting.fetch_add(1, SeqCst);
-            let mut lost = false;
-            while line.serving != ticket && !lost {
+            let mut num_looks = 0;
+            while line.serving != ticket && !line.is_lost {
                 let before = line.serving;
+                let piece = self.lost_after / NUM_LOOKS;
                 let (again, waited) =
-                    self.moved.wait_timeout(line, LOST_AFTER).unwrap_or_else(PoisonError::into_inner);
+                    self.moved.wait_timeout(line, piece).unwrap_or_else(PoisonError::into_inner);
                 line = again;
-                lost = waited.timed_out() && line.serving == before;
+                let stands_still = waited.timed_out() && line.serving == before;
+                num_looks = if stands_still { num_looks + 1 } else { 0 };
+                if num_looks == NUM_LOOKS {
+                    line.is_lost = true;
+                    self.moved.notify_all();
+                }
             }
             self.num_waiting.fetch_sub(1, SeqCst);
-            if lost {
-                line.given_up.push(ticket);
+            if line.serving != ticket {
                 return false;
             }
         }
@@ -258,10 +336,6 @@ impl Turn {
     fn pass(&self) {
         let mut line = self.lock();
         line.serving += 1;
-        while let Some(at) = line.given_up.iter().position(|&ticket| ticket == line.serving) {
-            line.given_up.swap_remove(at);
-            line.serving += 1;
-        }
         drop(line);
         self.moved.notify_all();
     }
@@ -295,12 +369,12 @@ impl Drop for TurnGuard<'_> {
     }
 }
 
-/// The thread's pool, put back when a step or region ends.
-struct Installed(Option<*const Pool>);
+/// The thread's crew, put back when a step or region ends.
+struct Installed(Option<*const Crew>);
 
 impl Installed {
-    fn set(pool: Option<*const Pool>) -> Self {
-        Self(INSTALLED.replace(pool))
+    fn set(crew: Option<*const Crew>) -> Self {
+        Self(INSTALLED.replace(crew))
     }
 }
 
@@ -322,24 +396,24 @@ pub(crate) fn num_threads() -> usize {
 ///
 /// Which thread has which range changes from run to run: what `body` computes for an item must not depend on it.
 pub(crate) fn share(len: usize, min: usize, body: impl Fn(Range<usize>) + Sync) {
-    let pool = INSTALLED.get().filter(|_| len > min);
-    // SAFETY: `install` borrows the pool for as long as it is set.
-    let pool = pool.map(|pool| unsafe { &*pool }).filter(|pool| pool.num_threads() > 1);
-    let Some(pool) = pool else {
+    let crew = INSTALLED.get().filter(|_| len > min);
+    // SAFETY: `install` keeps the crew for as long as it is set.
+    let crew = crew.map(|crew| unsafe { &*crew }).filter(|crew| crew.num_threads() > 1);
+    let Some(crew) = crew else {
         if len > 0 {
             body(0..len);
         }
         return;
     };
-    if !pool.turn.offer() {
+    if !crew.turn.offer() {
         INSTALLED.set(None);
         return body(0..len);
     }
     // Within the region this thread is in none, so that what `body` shares out in turn stays on its thread.
     let _reset = Installed::set(None);
     let next = AtomicUsize::new(0);
-    let portions = pool.num_threads() * 2;
-    pool.region(&|| {
+    let portions = crew.num_threads() * 2;
+    crew.region(&|| {
         while let Some(range) = claim(&next, len, min, portions) {
             body(range);
         }
@@ -449,6 +523,40 @@ mod tests {
                 scope.spawn(|| assert_eq!(counts(&pool, 1000, 1), vec![1; 1000]));
             });
         }
+    }
+
+    #[test]
+    fn a_step_that_never_ends_keeps_its_threads_and_the_others_get_new_ones() {
+        let pool = Pool::with_patience(2, Duration::from_millis(50)).unwrap();
+        let (is_hung, may_end) = (AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let hung = scope.spawn(|| {
+                pool.install(|| {
+                    share(2, 1, |_| {
+                        is_hung.store(true, SeqCst);
+                        while !may_end.load(SeqCst) {
+                            std::thread::yield_now();
+                        }
+                    });
+                });
+            });
+            while !is_hung.load(SeqCst) {
+                std::thread::yield_now();
+            }
+            let lost = pool.crew();
+            // Who comes first waits; all who come after find new threads at once, and more than one.
+            for _ in 0..3 {
+                assert_eq!(counts(&pool, 1000, 1), vec![1; 1000]);
+            }
+            assert!(!Arc::ptr_eq(&lost, &pool.crew()));
+            let together = Barrier::new(2);
+            pool.install(|| share(2, 1, |range| range.for_each(|_| _ = together.wait())));
+            may_end.store(true, SeqCst);
+            hung.join().unwrap();
+            // Nobody else has the old threads now, and they end.
+            assert_eq!(Arc::strong_count(&lost), 1);
+        });
+        assert_eq!(counts(&pool, 1000, 1), vec![1; 1000]);
     }
 
     #[test]

@@ -496,3 +496,40 @@ fn what_the_cache_keeps_is_a_choice_and_the_cut_shows_in_none() {
         }
     }
 }
+
+#[test]
+fn a_panic_within_a_kernel_ends_its_step_and_every_model_still_works() {
+    let factory = CandleFactory::new(Some(3)).unwrap();
+    let all: Vec<(Fixture, Arc<dyn Weights>)> = fixtures()
+        .into_iter()
+        .map(|fixture| {
+            let weights = factory.load(&fixture.files, &LoadOptions::default(), &mut |_, _| true).unwrap();
+            (fixture, weights)
+        })
+        .collect();
+    for (fixture, weights) in &all {
+        let mut model = weights.start(KvCacheShape { num_blocks: 4, block_size: 16 }).unwrap();
+        // A token that no logits are for: whichever threads of the pool score it panic, and others are beside them.
+        let spec = SampleSpec {
+            params: Arc::new(greedy()),
+            forced: Some(weights.info().vocab_size as u32 + 7),
+            ..SampleSpec::default()
+        };
+        let chunk = |number: u32| Chunk {
+            sequence: SequenceId { request: RequestKey(0), choice: number },
+            token_ids: vec![1; 8],
+            start: 0,
+            block_table: vec![BlockId(number)],
+            samples: vec![spec.clone()],
+            prompt_logprobs: None,
+        };
+        let plan = StepPlan { chunks: (0..4).map(chunk).collect() };
+        let step = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| model.step(&plan)));
+        assert!(step.is_err(), "{}: the step is to panic", fixture.name);
+        for (other, weights) in &all {
+            let case = &other.cases[0];
+            let sampled = &generate(weights, &[&case.prompt], case.ids.len(), &greedy(), WHOLE)[0];
+            assert_eq!(tokens(sampled), case.ids, "{} after a panic in {}", other.name, fixture.name);
+        }
+    }
+}
