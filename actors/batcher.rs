@@ -7,22 +7,25 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candlewick_engine::{
     Branch, Model, News, Scheduler, SchedulerCounts, SchedulerLimits, Sequence, SequenceId, StepOutcome,
     StepPlan,
 };
-use candlewick_protocol::{ErrorKind, Failure, RequestKey};
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use candlewick_protocol::{ErrorKind, FailPlace, Failpoints, Failure, RequestKey};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 
 use crate::census::Presence;
 use crate::loader::LoadedModel;
+use crate::lost;
 use crate::metrics::ModelMetrics;
 use crate::quarantine::{Turn, Turns};
 use crate::request::RequestMsg;
-use crate::stepper::{Stepper, StepperGone};
-use crate::tree::{Tree, tell};
+use crate::step_times::StepTimes;
+use crate::stepper::{Stepper, StepperArgs, StepperGone};
+use crate::tree::{Tree, strike, tell};
+use crate::vitals::Vitals;
 
 /// Runs one model's steps.
 pub struct Batcher;
@@ -78,6 +81,8 @@ pub enum BatcherMsg {
         /// What went wrong.
         why: String,
     },
+    /// The stepper's thread has ended by itself, and the model with it.
+    StepperGone,
 }
 
 /// News that a request may be sent and has not passed on to its reader. Without credit it is not computed: a slow reader,
@@ -92,6 +97,10 @@ pub struct BatcherArgs {
     pub model: Arc<LoadedModel>,
     /// The model's series.
     pub metrics: ModelMetrics,
+    /// How long its steps take.
+    pub step_times: Arc<Mutex<StepTimes>>,
+    /// What its supervisor sees of it.
+    pub vitals: Arc<Vitals>,
 }
 
 /// Why a batcher died, and which requests were in its last step: the error that its supervisor gets.
@@ -133,6 +142,12 @@ pub struct BatcherState {
     /// The counts that the metrics know of.
     counted: SchedulerCounts,
     metrics: ModelMetrics,
+    step_times: Arc<Mutex<StepTimes>>,
+    vitals: Arc<Vitals>,
+    failpoints: Failpoints,
+    tree: Arc<Tree>,
+    /// Its own name, in what it sends.
+    id: ActorId,
     _presence: Presence,
 }
 
@@ -144,7 +159,7 @@ impl Actor for Batcher {
     async fn pre_start(
         &self,
         myself: ActorRef<BatcherMsg>,
-        BatcherArgs { tree, model, metrics }: BatcherArgs,
+        BatcherArgs { tree, model, metrics, step_times, vitals }: BatcherArgs,
     ) -> Result<BatcherState, ActorProcessingErr> {
         let (settings, cache) = (tree.settings(), model.capacity.cache);
         let max_running = settings.max_running.max(1);
@@ -157,7 +172,16 @@ impl Actor for Batcher {
             max_inter_token: None,
             speculation: None,
         });
-        let stepper = Stepper::spawn(&model.id, model.weights.clone(), cache, myself, tree.census.join())?;
+        let (thread, at_work) = lost::worker(&metrics);
+        let failpoints = tree.failpoints.of_model(&model.id);
+        vitals.begin_start(thread, settings.hang_timeout);
+        let stepper = Stepper::spawn(StepperArgs {
+            model,
+            home: myself.clone(),
+            failpoints: failpoints.clone(),
+            presence: tree.census.join(),
+            at_work,
+        })?;
         Ok(BatcherState {
             scheduler,
             model: None,
@@ -167,16 +191,24 @@ impl Actor for Batcher {
             max_running,
             counted: SchedulerCounts::default(),
             metrics,
+            step_times,
+            vitals,
+            failpoints,
+            id: myself.get_id(),
             _presence: tree.census.join(),
+            tree,
         })
     }
 
     async fn handle(
         &self,
-        _myself: ActorRef<BatcherMsg>,
+        myself: ActorRef<BatcherMsg>,
         message: BatcherMsg,
         state: &mut BatcherState,
     ) -> Result<(), ActorProcessingErr> {
+        let vitals = state.vitals.clone();
+        let _beat = vitals.handler.beat();
+        strike(&state.failpoints, FailPlace::Batcher, &myself.get_cell()).await?;
         match message {
             BatcherMsg::Admit { request, sequences, actor, solo, credit } => {
                 state.admit(request, sequences, actor, solo, credit)
@@ -185,10 +217,17 @@ impl Actor for Batcher {
             BatcherMsg::Cancel(sequence) => state.cancel(sequence),
             BatcherMsg::Forget(request) => state.forget(request),
             BatcherMsg::Grant { request, num_news } => state.grant(request, num_news),
-            BatcherMsg::ModelStarted(model) => state.model = Some(model),
+            BatcherMsg::ModelStarted(model) => {
+                vitals.end_step();
+                state.model = Some(model);
+            }
             BatcherMsg::StepDone { model, plan, outcome } => state.finish_step(model, plan, outcome),
             BatcherMsg::StepFailed { plan, why } => {
                 return Err(Box::new(BatcherCrash { suspects: suspects(&plan), why }));
+            }
+            BatcherMsg::StepperGone => {
+                let why = StepperGone.to_string();
+                return Err(Box::new(BatcherCrash { suspects: vitals.suspects(), why }));
             }
         }
         state.step_if_idle()?;
@@ -282,7 +321,12 @@ impl BatcherState {
             return Ok(());
         };
         self.tell_scheduled(&plan);
-        self.metrics.iteration_tokens.observe(plan.num_tokens() as f64);
+        let num_tokens = plan.num_tokens();
+        self.metrics.iteration_tokens.observe(num_tokens as f64);
+        let floor = self.tree.settings().hang_timeout;
+        let deadline =
+            self.step_times.lock().unwrap_or_else(PoisonError::into_inner).deadline(num_tokens, floor);
+        self.vitals.begin_step(suspects(&plan), deadline);
         self.stepper.step(model, plan)
     }
 
@@ -323,13 +367,18 @@ impl BatcherState {
 
     /// The model is home: each request is told its news of the step in one message.
     fn finish_step(&mut self, model: Box<dyn Model>, plan: StepPlan, outcome: StepOutcome) {
+        if let Some(took) = self.vitals.end_step() {
+            let mut times = self.step_times.lock().unwrap_or_else(PoisonError::into_inner);
+            times.observe(plan.num_tokens(), took);
+        }
         let mut by_request = HashMap::<RequestKey, Vec<News>>::new();
         for news in self.scheduler.apply(&plan, outcome) {
             by_request.entry(sequence_of(&news).request).or_default().push(news);
         }
         for (request, news) in by_request {
             if let Some(admitted) = self.requests.get_mut(&request) {
-                tell(&admitted.actor, RequestMsg::News(news));
+                self.vitals.advanced(request);
+                tell(&admitted.actor, RequestMsg::News { from: self.id, news });
                 admitted.credit = admitted.credit.saturating_sub(1);
                 if admitted.credit == 0 {
                     set_paused(&mut self.scheduler, admitted, true);

@@ -18,14 +18,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admission::{Admission, AdmissionLimits, draining};
 use crate::archive::Archive;
-use crate::board::{Board, card};
+use crate::board::{Board, card, display_id};
 use crate::census::Census;
 use crate::jobs::JobsMsg;
 use crate::loader::LoadedModel;
+use crate::lost;
 use crate::metrics::Metrics;
 use crate::outlet::{Outlet, lost};
 use crate::registry::RegistryMsg;
-use crate::request::Submission;
+use crate::request::{Submission, naming};
 use crate::root::{Root, RootArgs, RootMsg};
 use crate::tree::{Tree, tell};
 use crate::{EventStream, TreeParts, TreeSettings};
@@ -81,6 +82,7 @@ impl Gateway {
             census: Census::new(),
             memory: parts.memory,
             metrics: Metrics::new(),
+            failpoints: parts.failpoints,
             next_key: AtomicU64::new(1),
         });
         let registry = watch::Sender::new(None);
@@ -134,7 +136,8 @@ impl Gateway {
         let permits = self.tree.admission.admit(&model.canonical(), &num_sequences, limits)?;
         let mut streams = Vec::with_capacity(requests.len());
         for (request, permit) in requests.into_iter().zip(permits) {
-            let (outlet, events) = Outlet::open(settings.stream_capacity, Event::Failed(lost()));
+            let lost = naming(lost(), &request.request_id);
+            let (outlet, events) = Outlet::open(settings.stream_capacity, Event::Failed(lost));
             let key = self.tree.new_key();
             tracing::debug!(request = %key, client_id = %request.request_id, model = %model, "admitted");
             let submission = Submission { key, request, outlet, permit };
@@ -163,14 +166,19 @@ impl Gateway {
         let model = self.model_or_pinned(request.model.as_ref())?;
         let loaded = self.borrow_model(&model).await?;
         let task = request.task;
-        let answered = self.runtime.spawn_blocking(move || {
-            let max_model_len = loaded.capacity.max_model_len as u64;
-            loaded.processor.answer(&task).map(|output| TextAnswer { max_model_len, output })
+        let metrics = self.tree.metrics.model(&display_id(&model));
+        let at_most = self.tree.settings().hang_timeout;
+        // Timers belong to the runtime of the actors, and so the waiting does too.
+        let answered = self.runtime.spawn(async move {
+            let work = move || {
+                let max_model_len = loaded.capacity.max_model_len as u64;
+                loaded.processor.answer(&task).map(|output| TextAnswer { max_model_len, output })
+            };
+            lost::blocking(&metrics, at_most, work).await.unwrap_or_else(|why| {
+                Err(Failure::new(ErrorKind::Internal, format!("the text could not be processed: {why}")))
+            })
         });
-        answered.await.unwrap_or_else(|_| {
-            let message = "the text could not be processed: the text processor panicked";
-            Err(Failure::new(ErrorKind::Internal, message))
-        })
+        answered.await.unwrap_or_else(|_| Err(lost()))
     }
 
     /// A model in memory. It may be unloaded for idleness between its load and the question, hence more than one try.
@@ -269,7 +277,7 @@ impl Gateway {
 
     /// Metrics in Prometheus' text format 0.0.4.
     pub fn metrics_text(&self) -> String {
-        self.tree.metrics.text()
+        self.tree.metrics.text(self.num_actors())
     }
 
     /// Requests in flight, over all models.

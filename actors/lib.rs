@@ -25,27 +25,31 @@ mod generation;
 mod job_log;
 mod jobs;
 mod loader;
+mod lost;
 mod memory;
 mod metrics;
 mod model;
 mod outlet;
 mod prepare;
 mod progress;
+mod pulse;
 mod quarantine;
 mod registry;
 mod request;
 mod responses;
 mod restart;
 mod root;
+mod step_times;
 mod stepper;
 mod tree;
+mod vitals;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use candlewick_engine::text::TextOptions;
 use candlewick_engine::{LoadOptions, ModelFactory, ModelSource};
-use candlewick_protocol::{Event, ModelRef};
+use candlewick_protocol::{Event, Failpoints, ModelRef};
 use tokio::sync::mpsc;
 
 pub use archive::{Archive, ArchiveError, ArchiveSettings};
@@ -61,6 +65,8 @@ pub struct TreeParts {
     pub factory: Arc<dyn ModelFactory>,
     /// Limits and times.
     pub settings: TreeSettings,
+    /// What is to fail on purpose.
+    pub failpoints: Failpoints,
     /// Where responses are kept; without it nothing is stored and nothing runs in the background.
     pub archive: Option<Archive>,
     /// What the system says of memory; without it any load is tried.
@@ -102,6 +108,11 @@ pub struct TreeSettings {
     pub max_restarts: usize,
     /// See `max_restarts`.
     pub restart_window: Duration,
+    /// How long a message, the preparation of a prompt or a step may take at least before it is taken to hang. Large prompts and
+    /// slow steps have more.
+    pub hang_timeout: Duration,
+    /// How long a load may go without any progress.
+    pub load_stall_timeout: Duration,
     /// How long a failed load is remembered, so that waiting requests do not retry it all at once.
     pub load_failure_ttl: Duration,
 }
@@ -131,6 +142,8 @@ fn settings_for_tests() -> TreeSettings {
         text: TextOptions::default(),
         max_restarts: 8,
         restart_window: Duration::from_secs(60),
+        hang_timeout: Duration::from_secs(60),
+        load_stall_timeout: Duration::from_secs(60),
         load_failure_ttl: Duration::from_secs(5),
     }
 }

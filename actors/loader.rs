@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use candlewick_engine::text::TextProcessor;
+use candlewick_engine::text::{TextOptions, TextProcessor};
 use candlewick_engine::{LoadError, ModelFiles, Snapshot, Weights, files, gguf};
-use candlewick_protocol::{LoadStage, ModelRef, Progress, ProgressUnit};
+use candlewick_protocol::{FailPlace, LoadStage, ModelRef, Progress, ProgressUnit};
 use futures::{StreamExt, TryStreamExt};
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 
 use crate::capacity::Capacity;
@@ -25,7 +25,7 @@ use crate::model::ModelMsg;
 use crate::progress::Throttle;
 use crate::registry::RegistryMsg;
 use crate::stepper::panic_text;
-use crate::tree::{Tree, tell};
+use crate::tree::{Tree, strike, tell};
 
 /// Loads one model, once.
 pub struct Loader;
@@ -91,14 +91,14 @@ impl Actor for Loader {
 
     async fn handle(
         &self,
-        _myself: ActorRef<LoaderMsg>,
+        myself: ActorRef<LoaderMsg>,
         message: LoaderMsg,
         state: &mut LoaderState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             LoaderMsg::Run => {
                 let attempt = state.args.attempt;
-                let end = match load(&state.args).await {
+                let end = match load(&state.args, &myself.get_cell()).await {
                     Ok(model) => ModelMsg::Loaded { attempt, model: Arc::new(model) },
                     Err(error) => ModelMsg::LoadFailed { attempt, error },
                 };
@@ -110,10 +110,11 @@ impl Actor for Loader {
 }
 
 /// The stages in their order; each is told before it begins.
-async fn load(args: &LoaderArgs) -> Result<LoadedModel, LoadError> {
+async fn load(args: &LoaderArgs, myself: &ActorCell) -> Result<LoadedModel, LoadError> {
     let LoaderArgs { tree, model, .. } = args;
     let report = Report { attempt: args.attempt, supervisor: args.supervisor.clone() };
     let settings = tree.settings();
+    let failpoints = tree.failpoints.of_model(&model.canonical());
 
     report.stage(LoadStage::Processor);
     let source = tree.sources.iter().find(|source| source.serves(model)).ok_or_else(|| no_source(model))?;
@@ -132,7 +133,11 @@ async fn load(args: &LoaderArgs) -> Result<LoadedModel, LoadError> {
             [files::processor_files(snapshot.files()), files::config_files(snapshot.files())].concat();
         fetch(&*snapshot, small, &mut found, None).await?;
     }
-    let (text, from) = (settings.text.clone(), found.clone());
+    strike(&failpoints, FailPlace::Loader, myself)
+        .await
+        .map_err(|error| LoadError::Internal(error.to_string()))?;
+    let text = TextOptions { failpoints: failpoints.clone(), ..settings.text.clone() };
+    let from = found.clone();
     let give_back = GiveBack(tree.memory.clone());
     // What reading a vocabulary took for a moment is given back before weights take more.
     let processor = blocking(move || TextProcessor::load(&from, &text).inspect(|_| drop(give_back))).await?;

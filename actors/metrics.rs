@@ -31,6 +31,7 @@ const TOKENS_PER_STEP: &[f64] =
 pub struct Metrics {
     registry: Registry,
     models_loaded: IntGauge,
+    num_actors: IntGauge,
     num_requests_running: GaugeVec,
     num_requests_waiting: GaugeVec,
     kv_cache_usage: GaugeVec,
@@ -46,6 +47,8 @@ pub struct Metrics {
     queue_seconds: HistogramVec,
     iteration_tokens: HistogramVec,
     batcher_restarts: CounterVec,
+    batchers_hung: CounterVec,
+    threads_lost: GaugeVec,
 }
 
 /// The series of one model, looked up once.
@@ -79,6 +82,10 @@ pub struct ModelMetrics {
     pub iteration_tokens: Histogram,
     /// Batchers that replaced a crashed one.
     pub batcher_restarts: Counter,
+    /// Steps that took too long, and batchers that did not handle a message.
+    pub batchers_hung: Counter,
+    /// Threads that were given up and have not ended.
+    pub threads_lost: Gauge,
     request_success: CounterVec,
     model_name: String,
 }
@@ -104,8 +111,12 @@ impl Metrics {
         };
         let models_loaded = IntGauge::new("candlewick_models_loaded", "Models in memory.").expect(VALID);
         registry.register(Box::new(models_loaded.clone())).expect(UNIQUE);
+        let num_actors =
+            IntGauge::new("candlewick_actors", "Actors and stepper threads that live.").expect(VALID);
+        registry.register(Box::new(num_actors.clone())).expect(UNIQUE);
         Arc::new(Self {
             models_loaded,
+            num_actors,
             num_requests_running: gauge("vllm:num_requests_running", "Requests that are generating."),
             num_requests_waiting: gauge(
                 "vllm:num_requests_waiting",
@@ -164,6 +175,12 @@ impl Metrics {
                 "Batchers that replaced a crashed one.",
                 MODEL,
             ),
+            batchers_hung: counter(
+                "candlewick_batchers_hung_total",
+                "Batchers that were given up because a step, or a message, took too long.",
+                MODEL,
+            ),
+            threads_lost: gauge("candlewick_threads_lost", "Threads that hang: given up, and still there."),
             registry,
         })
     }
@@ -186,6 +203,8 @@ impl Metrics {
             queue_seconds: self.queue_seconds.with_label_values(labels),
             iteration_tokens: self.iteration_tokens.with_label_values(labels),
             batcher_restarts: self.batcher_restarts.with_label_values(labels),
+            batchers_hung: self.batchers_hung.with_label_values(labels),
+            threads_lost: self.threads_lost.with_label_values(labels),
             request_success: self.request_success.clone(),
             model_name: model_name.into(),
         }
@@ -197,8 +216,9 @@ impl Metrics {
         Counted(self.models_loaded.clone())
     }
 
-    /// All series in Prometheus' text format 0.0.4.
-    pub fn text(&self) -> String {
+    /// All series in Prometheus' text format 0.0.4; so many actors live.
+    pub fn text(&self, num_actors: usize) -> String {
+        self.num_actors.set(num_actors as i64);
         // The encoder fails only on a broken family, and every family above is made by this file.
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
@@ -277,7 +297,7 @@ mod tests {
 
     #[track_caller]
     fn check(metrics: &Metrics, line: &str) {
-        let text = metrics.text();
+        let text = metrics.text(0);
         assert!(text.lines().any(|found| found == line), "no line `{line}` in\n{text}");
     }
 

@@ -3,13 +3,14 @@
 //! The registry sends it work; loader, batcher and requests are its children. Invariants: one load at a time, whoever asks;
 //! never unloaded for idleness while a request is in flight; weights outlive every batcher; a load that failed is an answer
 //! to all who wait and is remembered for a while; when a request ends in whatever way, its sequences are forgotten.
-//! What it does in a load is in `model/load.rs`, and in a crash in `model/crash.rs`.
+//! What it does in a load is in `model/load.rs`, in a crash in `model/crash.rs`, and when something hangs in `model/watch.rs`.
 
 mod crash;
 mod load;
+mod watch;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use candlewick_engine::{LoadError, Weights};
@@ -17,6 +18,7 @@ use candlewick_protocol::{ErrorKind, Event, Failure, LoadEvent, ModelRef, Reques
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::watch::WatchedBatcher;
 use crate::batcher::BatcherMsg;
 use crate::board::{Line, display_id};
 use crate::census::Presence;
@@ -24,11 +26,14 @@ use crate::loader::{LoadedModel, LoaderMsg};
 use crate::metrics::{Counted, ModelMetrics};
 use crate::outlet::Outlet;
 use crate::progress::{LoadProgress, StageProgress};
+use crate::pulse::{Pulse, WatchClock, Watched};
 use crate::quarantine::Quarantine;
 use crate::registry::RegistryMsg;
-use crate::request::{Request, RequestArgs, RequestMsg, Submission};
+use crate::request::{Request, RequestArgs, RequestMsg, Submission, naming};
 use crate::restart::RestartLog;
+use crate::step_times::StepTimes;
 use crate::tree::{Tree, tell, tell_after};
+use crate::vitals::Vitals;
 
 /// Supervises one model.
 pub struct ModelSupervisor;
@@ -73,6 +78,8 @@ pub enum ModelMsg {
         /// Why.
         error: LoadError,
     },
+    /// Time to look whether somebody hangs.
+    Watch,
     /// The timer went off: idle long enough, waited long enough to restart, or a failure is old enough to forget.
     TimeOut(u64),
 }
@@ -122,6 +129,8 @@ enum Phase {
 struct InFlight {
     key: RequestKey,
     actor: ActorRef<RequestMsg>,
+    pulse: Arc<Pulse>,
+    watched: Watched,
 }
 
 /// A supervisor at work.
@@ -137,6 +146,15 @@ pub struct ModelState {
     requests: HashMap<ActorId, InFlight>,
     quarantine: Quarantine,
     restarts: RestartLog,
+    /// How long steps take, over all batchers of one load.
+    step_times: Arc<Mutex<StepTimes>>,
+    /// Of the batcher of the moment.
+    vitals: Arc<Vitals>,
+    watched: WatchedBatcher,
+    clock: WatchClock,
+    /// How long the load under way has not come any further.
+    stalled_for: Duration,
+    next_look: Option<AbortOnDropHandle<()>>,
     /// At most one thing is waited for at a time; what it is follows from the phase.
     timer: Option<AbortOnDropHandle<()>>,
     /// Which timer is meant: one that was replaced may already have gone off.
@@ -158,7 +176,7 @@ impl Actor for ModelSupervisor {
         myself: ActorRef<ModelMsg>,
         ModelArgs { tree, model, registry }: ModelArgs,
     ) -> Result<ModelState, ActorProcessingErr> {
-        Ok(ModelState {
+        let mut state = ModelState {
             id: model.canonical(),
             registry,
             phase: Phase::Empty,
@@ -166,6 +184,12 @@ impl Actor for ModelSupervisor {
             requests: HashMap::new(),
             quarantine: Quarantine::default(),
             restarts: RestartLog::default(),
+            step_times: Arc::new(Mutex::new(StepTimes::new(0))),
+            vitals: Arc::default(),
+            watched: WatchedBatcher::default(),
+            clock: WatchClock::new(),
+            stalled_for: Duration::ZERO,
+            next_look: None,
             timer: None,
             timer_number: 0,
             num_received: 0,
@@ -174,7 +198,9 @@ impl Actor for ModelSupervisor {
             _presence: tree.census.join(),
             model,
             tree,
-        })
+        };
+        state.watch_on(&myself);
+        Ok(state)
     }
 
     async fn handle(
@@ -199,6 +225,7 @@ impl Actor for ModelSupervisor {
             ModelMsg::LoadProgress { attempt, progress } => state.advance(attempt, progress),
             ModelMsg::Loaded { attempt, model } => state.finish_load(&myself, attempt, model).await,
             ModelMsg::LoadFailed { attempt, error } => state.fail_load(&myself, attempt, error),
+            ModelMsg::Watch => state.watch(&myself).await,
             ModelMsg::TimeOut(number) => state.time_out(&myself, number).await?,
         }
         Ok(())
@@ -227,11 +254,19 @@ impl ModelState {
         mut submission: Submission,
     ) -> Result<(), ActorProcessingErr> {
         if let Phase::Failed(failure) = &self.phase {
-            submission.outlet.end(Event::Failed(failure.clone()));
+            let failure = naming(failure.clone(), &submission.request.request_id);
+            submission.outlet.end(Event::Failed(failure));
             return Ok(());
         }
         let key = submission.key;
-        let args = RequestArgs { tree: self.tree.clone(), submission, metrics: self.metrics.clone() };
+        let pulse = Arc::<Pulse>::default();
+        let args = RequestArgs {
+            tree: self.tree.clone(),
+            submission,
+            metrics: self.metrics.clone(),
+            pulse: pulse.clone(),
+            failpoints: self.tree.failpoints.of_model(&self.id),
+        };
         let (actor, _) = Actor::spawn_linked(None, Request, args, myself.get_cell()).await?;
         match &self.phase {
             Phase::Empty | Phase::Failed(_) => self.start_load(myself, Vec::new()).await?,
@@ -247,7 +282,7 @@ impl ModelState {
                 }
             }
         }
-        self.requests.insert(actor.get_id(), InFlight { key, actor });
+        self.requests.insert(actor.get_id(), InFlight { key, actor, pulse, watched: Watched::default() });
         Ok(())
     }
 

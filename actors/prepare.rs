@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use candlewick_engine::text::PreparedPrompt;
 use candlewick_engine::{ResolveLimits, SamplingParams};
-use candlewick_protocol::{Failure, GenerationRequest, Prompt, RequestKey, Search};
+use candlewick_protocol::{
+    Content, ContentPart, Failure, GenerationRequest, Message, Prompt, RequestKey, Search,
+};
 
 use crate::generation::{Generation, GenerationArgs};
 use crate::loader::LoadedModel;
@@ -36,6 +38,29 @@ pub fn prepare(
         cache_salt: request.cache_salt.map(Arc::from),
         call_id_seed: random(),
     }))
+}
+
+/// How large a prompt is, as it was sent.
+pub fn num_prompt_bytes(prompt: &Prompt) -> usize {
+    match prompt {
+        Prompt::Chat(chat) => chat.messages.iter().map(num_message_bytes).sum(),
+        Prompt::Text { text, .. } => text.len(),
+        Prompt::Infill { prefix, suffix } => prefix.len() + suffix.len(),
+        Prompt::Tokens(ids) => size_of_val(ids.as_slice()),
+    }
+}
+
+fn num_message_bytes(message: &Message) -> usize {
+    match &message.content {
+        None => 0,
+        Some(Content::Text(text)) => text.len(),
+        Some(Content::Parts(parts)) => parts
+            .iter()
+            .map(|part| match part {
+                ContentPart::Text { text } => text.len(),
+            })
+            .sum(),
+    }
 }
 
 fn prepare_prompt(request: &GenerationRequest, model: &LoadedModel) -> Result<PreparedPrompt, Failure> {

@@ -1,7 +1,8 @@
 //! Finding the request that crashes the batcher, and letting it crash alone.
 //!
 //! A request that was in a step at a crash is a suspect. Once suspected it is retried among the others; twice suspected it
-//! gets steps of its own, in turn with the steps that all others share; and who crashes a step of its own is guilty. Everyone goes on meanwhile: isolation costs batch width, not waiting for a whole answer.
+//! gets steps of its own, in turn with the steps that all others share; and who crashes a step of its own is guilty. A suspect
+//! that has had a token since is none any more: what a request brings about, it brings about again at the same place. Everyone goes on meanwhile: isolation costs batch width, not waiting for a whole answer.
 
 use std::collections::HashMap;
 
@@ -27,6 +28,16 @@ impl Quarantine {
             *self.num_crashes.entry(suspect).or_default() += 1;
         }
         guilty
+    }
+
+    /// Those of whom this does not hold have got past the place of the last crash.
+    pub fn acquit_unless(&mut self, is_on_trial: impl Fn(RequestKey) -> bool) {
+        self.num_crashes.retain(|&request, _| is_on_trial(request));
+    }
+
+    /// Whether a request was present at a crash.
+    pub fn is_suspect(&self, request: RequestKey) -> bool {
+        self.num_crashes.contains_key(&request)
     }
 
     /// Whether a request must have steps of its own.
@@ -127,6 +138,16 @@ mod tests {
         quarantine.crashed(&[GOOD]);
         quarantine.forget(GOOD);
         assert!(!quarantine.is_solo(GOOD));
+    }
+
+    #[test]
+    fn who_got_past_the_place_of_the_crash_is_acquitted() {
+        let mut quarantine = Quarantine::default();
+        quarantine.crashed(&[GOOD, POISON]);
+        quarantine.acquit_unless(|request| request == POISON);
+        assert!(quarantine.is_suspect(POISON) && !quarantine.is_suspect(GOOD));
+        quarantine.crashed(&[GOOD, POISON]);
+        assert!(quarantine.is_solo(POISON) && !quarantine.is_solo(GOOD));
     }
 
     #[test]

@@ -8,10 +8,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use candlewick_engine::News;
-use candlewick_protocol::{ErrorKind, Event, Failure, GenerationRequest, RequestKey};
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use candlewick_protocol::{
+    ErrorKind, Event, FailPlace, Failpoints, Failure, GenerationRequest, RequestId, RequestKey,
+};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -20,11 +23,24 @@ use crate::batcher::{BatcherMsg, NEWS_WINDOW};
 use crate::census::Presence;
 use crate::generation::{Effects, Generation};
 use crate::loader::LoadedModel;
+use crate::lost;
 use crate::metrics::{ModelMetrics, RequestGauge};
 use crate::outlet::Outlet;
-use crate::prepare::prepare;
+use crate::prepare::{num_prompt_bytes, prepare};
 use crate::progress::StageProgress;
-use crate::tree::{Tree, tell, tell_after};
+use crate::pulse::Pulse;
+use crate::tree::{Tree, strike, tell, tell_after};
+
+/// What a prompt may take to prepare for each of its bytes: a hundred times what a tokenizer takes.
+const TIME_PER_PROMPT_BYTE: Duration = Duration::from_micros(20);
+
+/// A failure of ours, with the client's name for its request: what to look for in the log.
+pub fn naming(mut failure: Failure, id: &RequestId) -> Failure {
+    if matches!(failure.kind, ErrorKind::Internal | ErrorKind::Unavailable) {
+        failure.message = format!("{} (request {id})", failure.message);
+    }
+    failure
+}
 
 /// Carries one request from admission to its last event.
 pub struct Request;
@@ -64,7 +80,12 @@ pub enum RequestMsg {
         num_cached_tokens: u64,
     },
     /// What a step meant for it.
-    News(Vec<News>),
+    News {
+        /// Which batcher ran the step. One that was given up may still speak, when its successor does already.
+        from: ActorId,
+        /// What came of it.
+        news: Vec<News>,
+    },
     /// The reader has caught up.
     Drained,
     /// The reader has left.
@@ -81,11 +102,17 @@ pub struct RequestArgs {
     pub submission: Submission,
     /// Its model's series.
     pub metrics: ModelMetrics,
+    /// Goes on with each message that it handles.
+    pub pulse: Arc<Pulse>,
+    /// What is to fail on purpose.
+    pub failpoints: Failpoints,
 }
 
 /// A request in flight.
 pub struct RequestState {
     key: RequestKey,
+    /// The client's name for it.
+    id: RequestId,
     /// Until it is prepared.
     request: Option<GenerationRequest>,
     /// Once it is prepared.
@@ -103,6 +130,8 @@ pub struct RequestState {
     is_queued_told: bool,
     last_token: Option<Instant>,
     gauge: RequestGauge,
+    pulse: Arc<Pulse>,
+    failpoints: Failpoints,
     tree: Arc<Tree>,
     _client_watch: AbortOnDropHandle<()>,
     _permit: Permit,
@@ -117,11 +146,12 @@ impl Actor for Request {
     async fn pre_start(
         &self,
         myself: ActorRef<RequestMsg>,
-        RequestArgs { tree, submission, metrics }: RequestArgs,
+        RequestArgs { tree, submission, metrics, pulse, failpoints }: RequestArgs,
     ) -> Result<RequestState, ActorProcessingErr> {
         let Submission { key, request, outlet, permit } = submission;
         Ok(RequestState {
             key,
+            id: request.request_id.clone(),
             request: Some(request),
             generation: None,
             batcher: None,
@@ -132,6 +162,8 @@ impl Actor for Request {
             is_queued_told: false,
             last_token: None,
             gauge: RequestGauge::waiting(metrics),
+            pulse,
+            failpoints,
             _client_watch: tell_after(outlet.closed(), &myself, RequestMsg::ClientGone),
             _permit: permit,
             _presence: tree.census.join(),
@@ -146,6 +178,9 @@ impl Actor for Request {
         message: RequestMsg,
         state: &mut RequestState,
     ) -> Result<(), ActorProcessingErr> {
+        let pulse = state.pulse.clone();
+        let _beat = pulse.beat();
+        strike(&state.failpoints, FailPlace::Request, &myself.get_cell()).await?;
         match message {
             RequestMsg::Loading(progress) => state.tell_loading(progress),
             RequestMsg::ModelReady(model) => state.prepare(&myself, model),
@@ -153,7 +188,7 @@ impl Actor for Request {
             RequestMsg::BatcherReady { batcher, solo } => state.change_batcher(&myself, batcher, solo),
             RequestMsg::Queued => state.tell_queued(),
             RequestMsg::Scheduled { num_cached_tokens } => state.take_place(num_cached_tokens),
-            RequestMsg::News(news) => state.take_news(&myself, news),
+            RequestMsg::News { from, news } => state.take_news(&myself, from, news),
             RequestMsg::Drained => state.resume(&myself),
             RequestMsg::ClientGone => myself.stop(Some("the client went away".into())),
             RequestMsg::Fail(failure) => state.fail(&myself, failure),
@@ -179,14 +214,14 @@ impl RequestState {
     /// Rendering and tokenising take as long as the text is long: not here, but on the blocking pool.
     fn prepare(&mut self, myself: &ActorRef<RequestMsg>, model: Arc<LoadedModel>) {
         let Some(request) = self.request.take() else { return };
-        let (key, myself, default_seed) = (self.key, myself.clone(), self.tree.settings().default_seed);
+        let settings = self.tree.settings();
+        let (key, myself, default_seed) = (self.key, myself.clone(), settings.default_seed);
+        let at_most = settings.hang_timeout + TIME_PER_PROMPT_BYTE * num_prompt_bytes(&request.prompt) as u32;
+        let metrics = self.gauge.metrics().clone();
         self.preparation = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let work = tokio::task::spawn_blocking(move || prepare(key, request, &model, default_seed));
-            let prepared = work.await.unwrap_or_else(|_| {
-                Err(Failure::new(
-                    ErrorKind::Internal,
-                    "the prompt could not be prepared: the text processor panicked",
-                ))
+            let work = move || prepare(key, request, &model, default_seed);
+            let prepared = lost::blocking(&metrics, at_most, work).await.unwrap_or_else(|why| {
+                Err(Failure::new(ErrorKind::Internal, format!("the prompt could not be prepared: {why}")))
             });
             tell(&myself, RequestMsg::Prepared(Box::new(prepared)));
         })));
@@ -238,8 +273,11 @@ impl RequestState {
         }
     }
 
-    fn take_news(&mut self, myself: &ActorRef<RequestMsg>, news: Vec<News>) {
+    fn take_news(&mut self, myself: &ActorRef<RequestMsg>, from: ActorId, news: Vec<News>) {
         let (Some(generation), Some((batcher, _))) = (&mut self.generation, &self.batcher) else { return };
+        if batcher.get_id() != from {
+            return;
+        }
         let mut effects = generation.take(news);
         if let Some(failure) = effects.failure {
             return self.fail(myself, failure);
@@ -310,7 +348,7 @@ impl RequestState {
     /// What waits for the reader is given up: it would be part of an answer that is not coming.
     fn fail(&mut self, myself: &ActorRef<RequestMsg>, failure: Failure) {
         tracing::debug!(request = %self.key, kind = ?failure.kind, "request failed: {failure}");
-        self.outlet.end(Event::Failed(failure));
+        self.outlet.end(Event::Failed(naming(failure, &self.id)));
         myself.stop(None);
     }
 }

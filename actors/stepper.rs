@@ -1,19 +1,23 @@
 //! A thread of its own on which a model steps, so that the batcher's mailbox stays awake during a forward pass.
 //!
 //! Invariants: the model is either at home in the batcher or here, never both, so that "at most one step in flight" is a
-//! fact of ownership. A panic stays on this thread: it becomes a message like any other. The thread ends when the batcher
-//! drops its [`Stepper`], at the latest after the step it is at.
+//! fact of ownership. A panic stays on this thread: it becomes a message like any other, and so does the end of the thread
+//! where it should not end. It ends when the batcher drops its [`Stepper`], at the latest after the step it is at; if that
+//! never ends, the thread is left behind, and there is nobody home to hear of it.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use candlewick_engine::{KvCacheShape, Model, StepError, StepPlan, Weights, grammar};
+use candlewick_engine::{Model, StepError, StepPlan, grammar};
+use candlewick_protocol::{FailPlace, Failpoints, Killed};
 use ractor::ActorRef;
 
 use crate::batcher::BatcherMsg;
 use crate::census::Presence;
+use crate::loader::LoadedModel;
+use crate::lost::AtWork;
 use crate::tree::tell;
 
 /// A model and what it is to do.
@@ -27,29 +31,51 @@ pub struct Stepper {
     jobs: mpsc::SyncSender<StepJob>,
 }
 
+/// What a stepper is made of.
+pub struct StepperArgs {
+    /// The model it runs.
+    pub model: Arc<LoadedModel>,
+    /// Where models and outcomes go.
+    pub home: ActorRef<BatcherMsg>,
+    /// What is to fail on purpose.
+    pub failpoints: Failpoints,
+    /// Counted while the thread lives.
+    pub presence: Presence,
+    /// Tells whether it lives.
+    pub at_work: AtWork,
+}
+
+/// Says that the thread has ended where it should not have, by whatever way it did.
+struct LastWord(Option<ActorRef<BatcherMsg>>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        if let Some(home) = &self.0 {
+            tell(home, BatcherMsg::StepperGone);
+        }
+    }
+}
+
 impl Stepper {
     /// Starts the thread, which first makes the model (that may take memory, and may panic) and sends it home.
-    pub fn spawn(
-        model_id: &str,
-        weights: Arc<dyn Weights>,
-        cache: KvCacheShape,
-        home: ActorRef<BatcherMsg>,
-        presence: Presence,
-    ) -> std::io::Result<Self> {
+    pub fn spawn(args: StepperArgs) -> std::io::Result<Self> {
         // One job: a second cannot be there, since the model is in the first.
         let (jobs, inbox) = mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new().name(format!("stepper {model_id}"));
+        let thread = std::thread::Builder::new().name(format!("stepper {}", args.model.id));
         thread.spawn(move || {
-            let _presence = presence;
-            match survive(|| weights.start(cache)) {
+            let StepperArgs { model, home, failpoints, presence, at_work } = args;
+            let _counted = (presence, at_work);
+            let mut last_word = LastWord(Some(home.clone()));
+            match survive(|| model.weights.start(model.capacity.cache)) {
                 Ok(model) => tell(&home, BatcherMsg::ModelStarted(model)),
-                Err(why) => return tell(&home, BatcherMsg::StepFailed { plan: StepPlan::default(), why }),
+                Err(why) => tell(&home, BatcherMsg::StepFailed { plan: StepPlan::default(), why }),
             }
             // The weights are the supervisor's to keep; what the model needs of them it holds itself.
-            drop(weights);
+            drop(model);
             for job in inbox {
-                tell(&home, run(job));
+                tell(&home, run(job, &failpoints));
             }
+            last_word.0 = None;
         })?;
         Ok(Self { jobs })
     }
@@ -69,9 +95,10 @@ impl Stepper {
 #[error("the stepper's thread is gone")]
 pub struct StepperGone;
 
-fn run(StepJob { mut model, plan }: StepJob) -> BatcherMsg {
+fn run(StepJob { mut model, plan }: StepJob, failpoints: &Failpoints) -> BatcherMsg {
     grammar::begin_masks(&plan);
     let step = survive(|| {
+        failpoints.strike(FailPlace::Stepper).map_err(StepError::Compute)?;
         let mut outcome = model.step(&plan)?;
         grammar::take_tokens(&plan, &mut outcome);
         Ok(outcome)
@@ -92,6 +119,8 @@ fn survive<T>(work: impl FnOnce() -> Result<T, StepError>) -> Result<T, String> 
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.to_string()),
+        // The thread itself is meant.
+        Err(panic) if panic.is::<Killed>() => resume_unwind(panic),
         Err(panic) => Err(format!("the forward pass panicked: {}", panic_text(&*panic))),
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candlewick_engine::{ModelFactory, ModelSource};
-use candlewick_protocol::RequestKey;
-use ractor::{ActorRef, Message};
+use candlewick_protocol::{FailAction, FailPlace, Failpoints, RequestKey, failpoint_told};
+use ractor::{ActorCell, ActorProcessingErr, ActorRef, Message};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -34,6 +34,8 @@ pub struct Tree {
     pub memory: Option<Arc<dyn Memory>>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// What is to fail on purpose.
+    pub failpoints: Failpoints,
     /// The next request's key.
     pub next_key: AtomicU64,
 }
@@ -66,4 +68,24 @@ pub fn tell_after<M: Message>(
         future.await;
         tell(&actor, message);
     }))
+}
+
+/// Passes a failpoint in an actor's handler, and lets happen there what is to happen.
+pub async fn strike(
+    failpoints: &Failpoints,
+    place: FailPlace,
+    myself: &ActorCell,
+) -> Result<(), ActorProcessingErr> {
+    match failpoints.pass(place) {
+        None => {}
+        Some(FailAction::Error) => return Err(failpoint_told(place).into()),
+        Some(FailAction::Panic) => panic!("{}", failpoint_told(place)),
+        Some(FailAction::Delay(delay)) => tokio::time::sleep(delay).await,
+        Some(FailAction::Hang) => std::future::pending().await,
+        Some(FailAction::Kill) => {
+            myself.kill();
+            std::future::pending().await
+        }
+    }
+    Ok(())
 }

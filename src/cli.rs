@@ -77,6 +77,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub settings: SettingsArgs,
 
+    /// Lets whoever asks `/debug/failpoints` have things break (docs/reliability.md). Never for a server that others use
+    #[arg(long, hide = true)]
+    pub failpoints: bool,
+
     /// Name or address to listen at [default: localhost]
     #[arg(long, value_name = "HOST", help_heading = "Server")]
     pub host: Option<String>,

@@ -32,4 +32,4 @@ pub mod settings_units;
 pub mod show_settings;
 pub mod sources;
 
-pub use server::{Server, StartError, start};
+pub use server::{Server, StartError, start, start_with};

@@ -7,10 +7,11 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use candlewick_protocol::Failpoints;
 
 use crate::cli::ServeArgs;
 use crate::settings::Settings;
-use crate::{Server, ember, start};
+use crate::{Server, ember, start_with};
 
 /// Runs until a signal ends it.
 pub async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<()> {
@@ -20,7 +21,11 @@ pub async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let grace = settings.server.shutdown_grace;
     let needs_key = !settings.server.api_keys.is_empty() || settings.server.api_key_file.is_some();
-    let mut server = start(settings).await?;
+    let failpoints = if args.failpoints { Failpoints::new() } else { Failpoints::default() };
+    if args.failpoints && !failpoints.can_fail() {
+        bail!("this build has no failpoints; one made with `--features failpoints` has");
+    }
+    let mut server = start_with(settings, failpoints).await?;
     if !needs_key && !server.addr().ip().is_loopback() {
         tracing::warn!(
             "everybody who reaches {} may use this server; --api-key KEY asks for a key",

@@ -12,7 +12,7 @@ use candlewick_api::{ApiKey, ApiSettings, Cors, ReasoningFields};
 use candlewick_engine::text::TextOptions;
 use candlewick_engine::{LoadError, LoadOptions};
 use candlewick_models::CandleFactory;
-use candlewick_protocol::{Failure, LoadEvent};
+use candlewick_protocol::{Failpoints, Failure, LoadEvent};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
@@ -83,13 +83,18 @@ pub struct Server {
 /// Starts a server on the runtime it is called on, which must be a multi-threaded one: the actors run there, HTTP on
 /// threads of its own. Returns when the port is open; a pinned model goes on loading.
 pub async fn start(settings: Settings) -> Result<Server, StartError> {
+    start_with(settings, Failpoints::default()).await
+}
+
+/// The same, with what is to fail on purpose: for tests, and for those who try the server's nerve.
+pub async fn start_with(settings: Settings, failpoints: Failpoints) -> Result<Server, StartError> {
     // First what fails most often and costs least; the port opens only when nothing is left that could be seen before.
     let memory = SystemMemory::new(settings.engine.memory_limit_bytes);
     let tree = tree_settings(&settings, memory.available_bytes())?;
     if let Some(model) = &tree.pinned {
         sources::check_folder(model, &settings.hub).map_err(StartError::Pinned)?;
     }
-    let api = api_settings(settings.server.clone())?;
+    let api = ApiSettings { failpoints: failpoints.clone(), ..api_settings(settings.server.clone())? };
     let listener = listen(&settings.server).await?;
     let addr = listener.local_addr().map_err(StartError::Http)?;
     if let Some(level) = settings.engine.kernels.level() {
@@ -99,6 +104,7 @@ pub async fn start(settings: Settings) -> Result<Server, StartError> {
         sources: sources::all(&settings.hub).map_err(StartError::Sources)?,
         factory: Arc::new(CandleFactory::new(settings.engine.num_threads).map_err(StartError::Models)?),
         settings: tree,
+        failpoints: failpoints.clone(),
         archive: match &settings.store {
             Some(store) => open_archive(store).await?,
             None => None,
@@ -294,9 +300,13 @@ fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSettin
             chat_template,
             template_kwargs: models.template_kwargs.clone(),
             tool_call_parser: models.tool_call_parser.clone(),
+            // Each model is given those of its tree as it is loaded.
+            failpoints: Failpoints::default(),
         },
         max_restarts: engine.max_restarts,
         restart_window: engine.restart_window,
+        hang_timeout: engine.hang_timeout,
+        load_stall_timeout: models.load_stall_timeout,
         load_failure_ttl: models.load_failure_ttl,
     })
 }

@@ -18,7 +18,7 @@ pub use crate::settings_units::{KernelChoice, KvCacheType, LogFormat, ReasoningF
 
 use crate::settings_layers::{API_KEYS, Layered};
 use crate::settings_raw::{RawEngine, RawHub, RawLog, RawModels, RawServer, RawSettings, RawStore};
-use crate::settings_units::{AUTO, Reasoning, WeightType};
+use crate::settings_units::{AUTO, Reasoning, Span, WeightType};
 
 /// What the program runs by.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +85,8 @@ pub struct ModelSettings {
     pub model_timeout: Option<Duration>,
     /// Time for which a failed load is remembered.
     pub load_failure_ttl: Duration,
+    /// How long a load may go without any progress.
+    pub load_stall_timeout: Duration,
     /// Precision of the weights.
     pub dtype: DType,
     /// What weights are quantised to as they are loaded.
@@ -139,6 +141,8 @@ pub struct EngineSettings {
     pub max_restarts: usize,
     /// See `max_restarts`.
     pub restart_window: Duration,
+    /// How long something may take at least before it is taken to hang.
+    pub hang_timeout: Duration,
 }
 
 /// How large the KV cache of one model is.
@@ -300,6 +304,13 @@ impl Check<'_> {
         count
     }
 
+    fn some_time(&mut self, key: &str, Span(time): Span) -> Duration {
+        if time.is_zero() {
+            self.refuse(key, "no time is too little; write a time like `60s`");
+        }
+        time
+    }
+
     fn max_logprobs(&mut self, max: i64) -> u32 {
         if max < -1 {
             self.refuse("server.max_logprobs", format!("{max} is no count; -1 sets no limit"));
@@ -382,6 +393,7 @@ impl Check<'_> {
             pinned,
             model_timeout: raw.model_timeout.0,
             load_failure_ttl: raw.load_failure_ttl.0,
+            load_stall_timeout: self.some_time("models.load_stall_timeout", raw.load_stall_timeout),
             dtype: match raw.dtype {
                 WeightType::Auto => DType::Auto,
                 WeightType::Float32 => DType::F32,
@@ -455,6 +467,7 @@ impl Check<'_> {
             stream_capacity: self.count("engine.stream_capacity", raw.stream_capacity),
             max_restarts: raw.max_restarts,
             restart_window: raw.restart_window.0,
+            hang_timeout: self.some_time("engine.hang_timeout", raw.hang_timeout),
         }
     }
 

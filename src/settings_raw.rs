@@ -105,6 +105,8 @@ pub struct RawModels {
     pub model_timeout: Limit,
     /// Time for which a failed load is remembered.
     pub load_failure_ttl: Span,
+    /// How long a load may go without any progress.
+    pub load_stall_timeout: Span,
     /// Precision of the weights.
     pub dtype: WeightType,
     /// What weights are quantised to as they are loaded.
@@ -131,6 +133,7 @@ impl Default for RawModels {
             model: String::new(),
             model_timeout: Limit(Some(Duration::from_secs(300))),
             load_failure_ttl: Span(Duration::from_secs(10)),
+            load_stall_timeout: Span(Duration::from_secs(600)),
             dtype: WeightType::Auto,
             quantization: WeightQuantization::None,
             device: Device::Auto,
@@ -178,6 +181,8 @@ pub struct RawEngine {
     pub max_restarts: usize,
     /// See `max_restarts`.
     pub restart_window: Span,
+    /// How long something may take at least before it is taken to hang.
+    pub hang_timeout: Span,
 }
 
 impl Default for RawEngine {
@@ -198,6 +203,7 @@ impl Default for RawEngine {
             stream_capacity: 64,
             max_restarts: 5,
             restart_window: Span(Duration::from_secs(60)),
+            hang_timeout: Span(Duration::from_secs(60)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The supervisor's part in a crash: whom to suspect, when to restart, when to give up. The decisions are pure and elsewhere
 //! (`quarantine.rs`, `restart.rs`); here they are carried out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use candlewick_engine::LoadError;
@@ -8,18 +9,29 @@ use candlewick_protocol::{ErrorKind, Failure, ModelStatus};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 
+use super::watch::WatchedBatcher;
 use super::{ModelMsg, ModelState, Phase};
 use crate::batcher::{Batcher, BatcherArgs, BatcherCrash};
 use crate::request::RequestMsg;
 use crate::restart::{RestartPolicy, Verdict};
 use crate::tree::tell;
+use crate::vitals::Vitals;
 
 impl ModelState {
     /// Starts a batcher and tells every request where to admit itself, the first time or again.
     pub(super) async fn start_batcher(&mut self, myself: &ActorRef<ModelMsg>) {
         let Phase::Loaded { model, batcher, .. } = &mut self.phase else { return };
-        let args =
-            BatcherArgs { tree: self.tree.clone(), model: model.clone(), metrics: self.metrics.clone() };
+        let on_trial = self.requests.values().map(|request| request.key);
+        let on_trial = on_trial.filter(|&key| self.quarantine.is_suspect(key)).collect();
+        self.vitals = Arc::new(Vitals::new(on_trial));
+        self.watched = WatchedBatcher::default();
+        let args = BatcherArgs {
+            tree: self.tree.clone(),
+            model: model.clone(),
+            metrics: self.metrics.clone(),
+            step_times: self.step_times.clone(),
+            vitals: self.vitals.clone(),
+        };
         match Actor::spawn_linked(None, Batcher, args, myself.get_cell()).await {
             Ok((started, _)) => {
                 *batcher = Some(started.clone());
@@ -77,7 +89,7 @@ impl ModelState {
         }
     }
 
-    async fn batcher_crashed(
+    pub(super) async fn batcher_crashed(
         &mut self,
         myself: &ActorRef<ModelMsg>,
         BatcherCrash { suspects, why }: BatcherCrash,
@@ -85,6 +97,8 @@ impl ModelState {
         let Phase::Loaded { batcher, .. } = &mut self.phase else { return };
         *batcher = None;
         tracing::error!(model = %self.id, num_suspects = suspects.len(), "the batcher crashed: {why}");
+        let on_trial = self.vitals.on_trial();
+        self.quarantine.acquit_unless(|request| on_trial.contains(&request));
         let guilty = self.quarantine.crashed(&suspects);
         if let Some(request) = self.requests.values().find(|request| Some(request.key) == guilty) {
             let message = format!(
@@ -94,8 +108,11 @@ impl ModelState {
         }
         let settings = self.tree.settings();
         let policy = RestartPolicy { max_restarts: settings.max_restarts, window: settings.restart_window };
+        // What hangs keeps its memory, and there is only so much of that.
+        let is_worn_out = self.metrics.threads_lost.get() > settings.max_restarts as f64;
         match self.restarts.crashed(Instant::now(), policy) {
             Verdict::GiveUp => self.give_up(myself, &why),
+            Verdict::Restart { .. } if is_worn_out => self.give_up(myself, &why),
             Verdict::Restart { after } => {
                 self.metrics.batcher_restarts.inc();
                 match after {

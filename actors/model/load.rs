@@ -1,6 +1,7 @@
 //! The supervisor's part in a load: one at a time, whoever asks; all who wait are told the same.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use candlewick_engine::LoadError;
 use candlewick_protocol::{LoadEvent, ModelStatus};
@@ -12,6 +13,7 @@ use crate::outlet::Outlet;
 use crate::progress::{LoadProgress, StageProgress, loading};
 use crate::request::RequestMsg;
 use crate::restart::RestartLog;
+use crate::step_times::StepTimes;
 use crate::tree::tell;
 
 impl ModelState {
@@ -56,6 +58,7 @@ impl ModelState {
         let (loader, _) = Actor::spawn_linked(None, Loader, args, myself.get_cell()).await?;
         self.phase = Phase::Loading { loader, progress: LoadProgress::default(), subscribers };
         self.line.write(ModelStatus::Loading, None, None, None);
+        self.stalled_for = Duration::ZERO;
         tracing::info!(model = %self.id, "loading");
         Ok(())
     }
@@ -71,6 +74,14 @@ impl ModelState {
             let _ = outlet.try_send(loading(&self.id, news));
         }
         self.requests.values().for_each(|request| tell(&request.actor, RequestMsg::Loading(news)));
+        self.stalled_for = Duration::ZERO;
+    }
+
+    /// It has stood still for too long. What blocks in it cannot be stopped, and what it still brings is not taken.
+    pub(super) fn give_up_load(&mut self, myself: &ActorRef<ModelMsg>) {
+        let stalled = self.tree.settings().load_stall_timeout.as_secs_f64();
+        let why = format!("the load has not come any further for {stalled} s, and was given up");
+        self.fail_load(myself, self.attempt, LoadError::Internal(why));
     }
 
     pub(super) async fn finish_load(
@@ -92,6 +103,7 @@ impl ModelState {
             .values()
             .for_each(|request| tell(&request.actor, RequestMsg::ModelReady(model.clone())));
         let info = model.weights.info();
+        self.step_times = Arc::new(Mutex::new(StepTimes::new(info.num_parameters)));
         tracing::info!(
             model = %self.id, family = info.family, parameters = info.num_parameters, bytes = info.weight_bytes,
             "loaded"

@@ -13,6 +13,7 @@ mod collect;
 mod completions;
 mod disconnect;
 mod error;
+mod fail;
 mod from_wire;
 mod generation;
 mod health;
@@ -48,7 +49,7 @@ use actix_web::http::{Method, header};
 use actix_web::middleware::{Condition, NormalizePath, from_fn};
 use actix_web::{App, HttpServer, web};
 use candlewick_actors::Gateway;
-use candlewick_protocol::ModelRef;
+use candlewick_protocol::{Failpoints, ModelRef};
 
 pub use crate::auth::ApiKey;
 pub use crate::check::check_body;
@@ -118,6 +119,8 @@ pub struct ApiSettings {
     pub trust_request_chat_template: bool,
     /// Refuse fields of a request that are not known.
     pub strict_fields: bool,
+    /// What is to fail on purpose.
+    pub failpoints: Failpoints,
 }
 
 impl Default for ApiSettings {
@@ -135,6 +138,7 @@ impl Default for ApiSettings {
             echo_revision: false,
             trust_request_chat_template: false,
             strict_fields: false,
+            failpoints: Failpoints::default(),
         }
     }
 }
@@ -155,6 +159,7 @@ impl fmt::Debug for ApiSettings {
             .field("echo_revision", &self.echo_revision)
             .field("trust_request_chat_template", &self.trust_request_chat_template)
             .field("strict_fields", &self.strict_fields)
+            .field("failpoints", &self.failpoints)
             .finish()
     }
 }
@@ -212,7 +217,7 @@ fn serve(
     settings: ApiSettings,
     workers: usize,
 ) -> io::Result<Server> {
-    let cors = settings.cors.clone();
+    let (cors, failpoints) = (settings.cors.clone(), settings.failpoints.clone());
     let state = web::Data::new(ApiState::new(backend, settings));
     let server = HttpServer::new(move || {
         // The last layer is met first: a path loses its `/`, the request gets its id, CORS answers pre-flights, a body
@@ -226,6 +231,7 @@ fn serve(
             .wrap(from_fn(request_id::attach))
             .wrap(NormalizePath::trim())
             .configure(routes::configure)
+            .configure(|config| fail::configure(config, &failpoints))
     });
     Ok(server.on_connect(disconnect::watch).workers(workers).disable_signals().listen(listener)?.run())
 }

@@ -12,6 +12,7 @@ use actix_web::middleware::Next;
 use futures::FutureExt;
 
 use crate::error::ApiError;
+use crate::request_id;
 
 /// Answers 500 where a handler panics.
 pub async fn catch<B: MessageBody + 'static>(
@@ -20,8 +21,10 @@ pub async fn catch<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<B>, Error> {
     // A panic leaves nothing half done that a later request could see: handlers share only the backend, which is made
     // of channels, and settings, which do not change.
+    let id = request_id::of(request.request());
     AssertUnwindSafe(next.call(request)).catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!("a handler panicked");
-        Err(ApiError::internal("the server failed while handling this request").into())
+        tracing::error!(request_id = %id, "a handler panicked");
+        let message = format!("the server failed while handling this request (request {id})");
+        Err(ApiError::internal(message).into())
     })
 }

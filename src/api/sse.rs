@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Version};
-use actix_web::{HttpRequest, HttpResponse, Responder};
+use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use actix_web_lab::sse::{Data, Event as Frame, Sse};
 use candlewick_protocol::{Event, FinishReason, LoadStage, Piece, Progress, Started, StopCause, Usage};
+use futures::future;
 use futures::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::ApiError;
 use crate::generation::{Generation, News, cut_off};
 use crate::to_wire::stage;
+use crate::{ApiState, disconnect, fail, request_id};
 
 const DONE: &str = "[DONE]";
 
@@ -208,17 +210,34 @@ fn error_frame(error: &ApiError) -> Frame {
     Data::new(serde_json::to_string(&error.body()).expect("an error is text and null")).into()
 }
 
-/// An answer of server-sent events. A panic while frames are made becomes an error frame: the client gets its last word.
+/// An answer of server-sent events. What goes wrong while frames are made becomes an error frame: the client gets its last
+/// word. Nothing is written any more once the client has left.
 pub fn respond(request: &HttpRequest, frames: impl Stream<Item = Frame> + 'static) -> HttpResponse {
-    let frames = AssertUnwindSafe(frames).catch_unwind().flat_map(|frame| {
-        stream::iter(match frame {
-            Ok(frame) => vec![frame],
-            Err(_) => {
-                tracing::error!("writing a stream panicked");
-                vec![error_frame(&ApiError::internal("writing the answer failed")), Data::new(DONE).into()]
-            }
-        })
+    let state = request.app_data::<web::Data<ApiState>>().expect("every route has the state");
+    let failpoints = state.settings().failpoints.clone();
+    let (id, gone) = (request_id::of(request), disconnect::token(request));
+    let frames = frames.then(move |frame| {
+        let failpoints = failpoints.clone();
+        async move { fail::strike(&failpoints).await.map(|()| frame) }
     });
+    let frames = AssertUnwindSafe(frames)
+        .catch_unwind()
+        .scan(false, move |is_over, frame| {
+            let next = match frame {
+                _ if *is_over => None,
+                Ok(Ok(frame)) => Some(vec![frame]),
+                broken => {
+                    let why = broken.map(|frame| frame.unwrap_err()).unwrap_or_else(|_| "a panic".into());
+                    tracing::error!(request_id = %id, why, "a stream could not be written");
+                    *is_over = true;
+                    let message = format!("writing the answer failed: {why} (request {id})");
+                    Some(vec![error_frame(&ApiError::internal(message)), Data::new(DONE).into()])
+                }
+            };
+            future::ready(next)
+        })
+        .flat_map(stream::iter)
+        .take_until(async move { gone.cancelled().await });
     let mut response = Sse::from_infallible_stream(frames).respond_to(request);
     // Proxies of the nginx kind hold streams back unless told not to.
     let buffering = HeaderName::from_static("x-accel-buffering");

@@ -6,6 +6,7 @@
 mod constraint;
 mod error;
 mod event;
+mod failpoint;
 mod generation_config;
 mod grammar;
 mod id;
@@ -20,6 +21,7 @@ pub use error::{ErrorKind, Failure};
 pub use event::{
     Delta, Event, FinishReason, Finished, Piece, Started, StopCause, TokenLogprob, TopLogprob, Usage,
 };
+pub use failpoint::{FailAction, FailPlace, FailRule, Failpoints, Killed, told as failpoint_told};
 pub use grammar::EventGrammar;
 pub use id::{ModelRef, ModelRefError, RequestId, RequestKey};
 pub use load::{LoadEvent, LoadStage, ModelCard, ModelStatus, Progress, ProgressUnit, ServerStatus};

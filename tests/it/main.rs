@@ -7,6 +7,7 @@ mod compatibility;
 mod completions;
 mod download;
 mod edges;
+mod fault_matrix;
 mod faults;
 mod fuzz;
 mod gguf;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use candlewick_actors::{Archive, ArchiveSettings, Gateway, TreeParts};
 use candlewick_engine::fake::{FakeFactory, FakeRule, FakeSource};
-use candlewick_protocol::{ErrorKind, Event, LoggedEvent, ResponseRecord, StoredResponse};
+use candlewick_protocol::{ErrorKind, Event, Failpoints, LoggedEvent, ResponseRecord, StoredResponse};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,10 +30,15 @@ async fn world(dir: &Path, rule: FakeRule) -> World {
         sources: vec![Arc::new(FakeSource::new(MODELS))],
         factory: factory.clone(),
         settings: settings(),
+        failpoints: Failpoints::default(),
         archive: Some(Archive::open(&archive).expect("the folder is free")),
         memory: None,
     };
-    World { gateway: Gateway::start(parts).await.expect("the tree starts"), factory }
+    World {
+        gateway: Gateway::start(parts).await.expect("the tree starts"),
+        factory,
+        failpoints: Failpoints::default(),
+    }
 }
 
 async fn find(world: &World, id: &str) -> StoredResponse {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use candlewick_actors::{Gateway, TreeParts};
 use candlewick_engine::fake::{FakeFactory, FakeSource};
 use candlewick_engine::{FileEntry, LoadError, ModelFile, ModelSource, OnBytes, Snapshot, SourceListing};
-use candlewick_protocol::{ErrorKind, LoadEvent, LoadStage, ModelRef, Progress, ProgressUnit};
+use candlewick_protocol::{ErrorKind, Failpoints, LoadEvent, LoadStage, ModelRef, Progress, ProgressUnit};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -82,6 +82,7 @@ async fn start(source: Arc<dyn ModelSource>) -> Gateway {
         sources: vec![source],
         factory: Arc::new(FakeFactory::default()),
         settings: settings(),
+        failpoints: Failpoints::default(),
         archive: None,
         memory: None,
     };

@@ -9,8 +9,8 @@ use candlewick_engine::fake::{FakeFactory, FakeRule, FakeSource};
 use candlewick_engine::text::TextOptions;
 use candlewick_engine::{LoadOptions, ModelSource};
 use candlewick_protocol::{
-    Delta, Event, EventGrammar, Failure, FinishReason, Finished, GenerationRequest, LoadEvent, ModelRef,
-    OutputOptions, Prompt, SamplingOptions, Search, StopCause, Usage,
+    Delta, Event, EventGrammar, Failpoints, Failure, FinishReason, Finished, GenerationRequest, LoadEvent,
+    ModelRef, OutputOptions, Prompt, SamplingOptions, Search, StopCause, Usage,
 };
 use tokio::sync::mpsc;
 
@@ -38,6 +38,8 @@ pub fn settings() -> TreeSettings {
         text: TextOptions::default(),
         max_restarts: 100,
         restart_window: Duration::from_secs(60),
+        hang_timeout: Duration::from_secs(60),
+        load_stall_timeout: Duration::from_secs(60),
         load_failure_ttl: Duration::from_secs(60),
     }
 }
@@ -46,6 +48,8 @@ pub fn settings() -> TreeSettings {
 pub struct World {
     pub gateway: Gateway,
     pub factory: Arc<FakeFactory>,
+    /// What fails on purpose.
+    pub failpoints: Failpoints,
 }
 
 impl World {
@@ -65,8 +69,16 @@ impl World {
     ) -> Self {
         let factory = Arc::new(factory);
         let sources: Vec<Arc<dyn ModelSource>> = vec![Arc::new(FakeSource::new(MODELS))];
-        let parts = TreeParts { sources, factory: factory.clone(), settings, archive: None, memory };
-        Self { gateway: Gateway::start(parts).await.expect("the tree starts"), factory }
+        let failpoints = Failpoints::new();
+        let parts = TreeParts {
+            sources,
+            factory: factory.clone(),
+            settings,
+            failpoints: failpoints.clone(),
+            archive: None,
+            memory,
+        };
+        Self { gateway: Gateway::start(parts).await.expect("the tree starts"), factory, failpoints }
     }
 
     /// Models that say letters without end.
@@ -118,6 +130,7 @@ impl World {
     fn open_gates(&self) {
         self.factory.control.step_gate.open();
         self.factory.load_gate.open();
+        self.failpoints.disarm();
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) mod tokenizer;
 
 use std::sync::Arc;
 
-use candlewick_protocol::{TokenLogprob, TopLogprob};
+use candlewick_protocol::{Failpoints, TokenLogprob, TopLogprob};
 use serde_json::{Map, Value};
 
 pub use self::output::{
@@ -50,6 +50,7 @@ pub struct TextProcessor {
     response_template: Option<Arc<ResponseTemplate>>,
     /// Special tokens that the response template reads.
     response_marks: Vec<u32>,
+    failpoints: Failpoints,
 }
 
 /// How to make a text processor, beside what the repository says.
@@ -62,6 +63,8 @@ pub struct TextOptions {
     /// Which parser reads tool calls, by the name that vLLM gives it, in place of the one that the model's template
     /// and type show.
     pub tool_call_parser: Option<String>,
+    /// What is to fail on purpose.
+    pub failpoints: Failpoints,
 }
 
 /// A prompt as the model sees it, and what its output will need.
@@ -137,6 +140,7 @@ impl TextProcessor {
             grammars: Grammars::new(tokenizer.clone()),
             tokenizer,
             templates,
+            failpoints: options.failpoints.clone(),
         })
     }
 

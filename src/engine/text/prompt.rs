@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candlewick_protocol::{
-    ChatPrompt, Content, ContentPart, ErrorKind, Failure, Prompt, ToolChoice, TruncationSide,
+    ChatPrompt, Content, ContentPart, ErrorKind, FailPlace, Failure, Prompt, ToolChoice, TruncationSide,
 };
 
 use serde_json::Value;
@@ -85,6 +85,8 @@ impl TextProcessor {
 
     /// A conversation in the words of the model's template.
     pub(super) fn render(&self, chat: &ChatPrompt) -> Result<String, Failure> {
+        let struck = self.failpoints.strike(FailPlace::Template);
+        struck.map_err(|why| Failure::new(ErrorKind::Internal, why))?;
         if chat.messages.is_empty() {
             return Err(Failure::invalid(
                 "messages",
@@ -150,6 +152,8 @@ impl TextProcessor {
     }
 
     pub(super) fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, Failure> {
+        let struck = self.failpoints.strike(FailPlace::Tokenizer);
+        struck.map_err(|why| Failure::new(ErrorKind::Internal, format!("the tokenizer failed: {why}")))?;
         self.tokenizer.encode(text, add_special_tokens).map_err(|error| internal(&error))
     }
 }

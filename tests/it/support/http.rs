@@ -1,6 +1,6 @@
 //! A raw HTTP/1.1 client: tests read the bytes that a real client would, chunk by chunk.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ struct Body {
     stream: BufReader<TcpStream>,
     framing: Framing,
     ended: bool,
+    /// What was read of it before it was asked for.
+    read: Vec<u8>,
 }
 
 enum Framing {
@@ -66,6 +68,24 @@ pub fn post(address: SocketAddr, path: &str, body: &Value) -> Answer {
     request(address, "POST", path, &[], Some(body))
 }
 
+/// The same answer with all of its body, or `None` if the body stands still for so long: then the client has left.
+pub fn with_patience(mut answer: Answer, patience: Duration) -> Option<Answer> {
+    let stream = answer.body.stream.get_ref();
+    stream.set_read_timeout(Some(patience)).expect("a timeout can be set");
+    let mut bytes = Vec::new();
+    while !answer.body.ended {
+        match answer.body.try_next_part() {
+            Ok(part) => bytes.extend(part.unwrap_or_default()),
+            Err(error) => {
+                assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+                return None;
+            }
+        }
+    }
+    answer.body.read = bytes;
+    Some(answer)
+}
+
 /// Reads the head of an answer that is already on its way.
 pub fn read_head(mut stream: BufReader<TcpStream>) -> Answer {
     let mut line = String::new();
@@ -92,7 +112,7 @@ pub fn read_head(mut stream: BufReader<TcpStream>) -> Answer {
         Some("chunked") => Framing::Chunked,
         _ => Framing::Length(find("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)),
     };
-    Answer { status, headers, body: Body { stream, framing, ended: false } }
+    Answer { status, headers, body: Body { stream, framing, ended: false, read: Vec::new() } }
 }
 
 impl Answer {
@@ -164,26 +184,33 @@ impl Iterator for Frames {
 
 impl Body {
     fn next_part(&mut self) -> Option<Vec<u8>> {
+        self.try_next_part().expect("the whole body comes")
+    }
+
+    fn try_next_part(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+        if !self.read.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.read)));
+        }
         if self.ended {
-            return None;
+            return Ok(None);
         }
         match self.framing {
             Framing::Length(length) => {
-                self.ended = true;
                 let mut bytes = vec![0; length];
-                self.stream.read_exact(&mut bytes).expect("the whole body comes");
-                Some(bytes)
+                self.stream.read_exact(&mut bytes)?;
+                self.ended = true;
+                Ok(Some(bytes))
             }
             Framing::Chunked => {
                 let mut line = String::new();
-                self.stream.read_line(&mut line).expect("a chunk size comes");
+                self.stream.read_line(&mut line)?;
                 let size = usize::from_str_radix(line.trim(), 16)
                     .unwrap_or_else(|_| panic!("no chunk size in {line:?}"));
                 let mut bytes = vec![0; size + 2];
-                self.stream.read_exact(&mut bytes).expect("the whole chunk comes");
+                self.stream.read_exact(&mut bytes)?;
                 bytes.truncate(size);
                 self.ended = size == 0;
-                (size > 0).then_some(bytes)
+                Ok((size > 0).then_some(bytes))
             }
         }
     }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candlewick::settings::{FlagValue, Settings, Sources};
-use candlewick::{Server, start};
+use candlewick::{Server, start_with};
 use candlewick_actors::{Gateway, TreeParts, TreeSettings};
 use candlewick_api::ApiSettings;
 use candlewick_engine::fake::{FakeFactory, FakeRule, FakeSource};
+use candlewick_protocol::Failpoints;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -22,6 +23,8 @@ pub struct TestServer {
     address: SocketAddr,
     /// The model behind a server made by [`TestServer::fake`].
     pub fake: Option<Arc<FakeFactory>>,
+    /// What fails on purpose.
+    pub failpoints: Failpoints,
 }
 
 enum Running {
@@ -49,21 +52,25 @@ impl TestServer {
             [("port", "0")].iter().chain(flags).map(|(name, value)| FlagValue::new(name, *value)).collect();
         let settings =
             Settings::load(&Sources { env, flags, ..Sources::default() }).expect("the settings are good");
-        let server = runtime.block_on(start(settings)).expect("the server starts");
+        let failpoints = Failpoints::new();
+        let server = runtime.block_on(start_with(settings, failpoints.clone())).expect("the server starts");
         let address = server.addr();
-        Self { runtime, running: Some(Running::Whole(server)), address, fake: None }
+        Self { runtime, running: Some(Running::Whole(server)), address, fake: None, failpoints }
     }
 
     /// A model without weights that does as the test tells it, under the name `fake/model`.
     pub fn fake(rule: FakeRule, adjust: impl FnOnce(&mut TreeSettings, &mut ApiSettings)) -> Self {
         let runtime = runtime();
         let factory = Arc::new(FakeFactory::new(rule));
-        let (mut tree, mut api) = (tree_settings(), ApiSettings::default());
+        let failpoints = Failpoints::new();
+        let (mut tree, mut api) =
+            (tree_settings(), ApiSettings { failpoints: failpoints.clone(), ..ApiSettings::default() });
         adjust(&mut tree, &mut api);
         let parts = TreeParts {
             sources: vec![Arc::new(FakeSource::new(["fake/model", "fake/other"]))],
             factory: factory.clone(),
             settings: tree,
+            failpoints: failpoints.clone(),
             archive: None,
             memory: None,
         };
@@ -76,7 +83,13 @@ impl TestServer {
             tokio::spawn(server);
             (gateway, handle)
         });
-        Self { runtime, running: Some(Running::Fake(gateway, handle)), address, fake: Some(factory) }
+        Self {
+            runtime,
+            running: Some(Running::Fake(gateway, handle)),
+            address,
+            fake: Some(factory),
+            failpoints,
+        }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -131,6 +144,7 @@ impl TestServer {
 
 impl Drop for TestServer {
     fn drop(&mut self) {
+        self.failpoints.disarm();
         self.runtime.block_on(async {
             match self.running.take() {
                 Some(Running::Whole(server)) => server.stop(Duration::ZERO).await,
@@ -186,6 +200,8 @@ fn tree_settings() -> TreeSettings {
         text: Default::default(),
         max_restarts: 3,
         restart_window: Duration::from_secs(60),
+        hang_timeout: Duration::from_secs(60),
+        load_stall_timeout: Duration::from_secs(60),
         load_failure_ttl: Duration::ZERO,
     }
 }
