@@ -13,7 +13,7 @@ use candlewick_engine::{
     Branch, Model, News, Scheduler, SchedulerCounts, SchedulerLimits, Sequence, SequenceId, StepOutcome,
     StepPlan,
 };
-use candlewick_protocol::{ErrorKind, FailPlace, Failpoints, Failure, RequestKey};
+use candlewick_protocol::{ActorRole, ErrorKind, FailPlace, Failpoints, Failure, RequestKey};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 
 use crate::census::Presence;
@@ -63,6 +63,8 @@ pub enum BatcherMsg {
         /// How many messages.
         num_news: u32,
     },
+    /// The settings have changed.
+    SettingsChanged,
     /// The stepper has made the model.
     ModelStarted(Box<dyn Model>),
     /// A step is done, and the model is home.
@@ -148,7 +150,7 @@ pub struct BatcherState {
     tree: Arc<Tree>,
     /// Its own name, in what it sends.
     id: ActorId,
-    _presence: Presence,
+    presence: Presence,
 }
 
 impl Actor for Batcher {
@@ -175,11 +177,12 @@ impl Actor for Batcher {
         let (thread, at_work) = lost::worker(&metrics);
         let failpoints = tree.failpoints.of_model(&model.id);
         vitals.begin_start(thread, settings.hang_timeout);
+        let presence = tree.census.join(ActorRole::Batcher, &model.id, myself.get_id());
         let stepper = Stepper::spawn(StepperArgs {
+            presence: tree.census.join_thread(ActorRole::Stepper, &model.id),
             model,
             home: myself.clone(),
             failpoints: failpoints.clone(),
-            presence: tree.census.join(),
             at_work,
         })?;
         Ok(BatcherState {
@@ -195,7 +198,7 @@ impl Actor for Batcher {
             vitals,
             failpoints,
             id: myself.get_id(),
-            _presence: tree.census.join(),
+            presence,
             tree,
         })
     }
@@ -206,6 +209,7 @@ impl Actor for Batcher {
         message: BatcherMsg,
         state: &mut BatcherState,
     ) -> Result<(), ActorProcessingErr> {
+        state.presence.took_message();
         let vitals = state.vitals.clone();
         let _beat = vitals.handler.beat();
         strike(&state.failpoints, FailPlace::Batcher, &myself.get_cell()).await?;
@@ -217,6 +221,7 @@ impl Actor for Batcher {
             BatcherMsg::Cancel(sequence) => state.cancel(sequence),
             BatcherMsg::Forget(request) => state.forget(request),
             BatcherMsg::Grant { request, num_news } => state.grant(request, num_news),
+            BatcherMsg::SettingsChanged => state.take_settings(),
             BatcherMsg::ModelStarted(model) => {
                 vitals.end_step();
                 state.model = Some(model);
@@ -311,6 +316,13 @@ impl BatcherState {
         let Some(admitted) = self.requests.get_mut(&request) else { return };
         admitted.credit += num_news;
         set_paused(&mut self.scheduler, admitted, false);
+    }
+
+    /// Limits hold from the next step on; what the KV cache is made for stays.
+    fn take_settings(&mut self) {
+        let settings = self.tree.settings();
+        self.max_running = settings.max_running.max(1);
+        self.scheduler.set_limits(self.max_running, settings.max_step_tokens.max(1));
     }
 
     /// Sends the model away with the next plan, if it is here and there is one.

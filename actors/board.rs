@@ -9,6 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use candlewick_protocol::{Failure, ModelCard, ModelRef, ModelStatus};
 
+use crate::progress::StageProgress;
+
 /// One model's line.
 #[derive(Debug, Clone)]
 pub struct Standing {
@@ -24,6 +26,10 @@ pub struct Standing {
     pub commit: Option<String>,
     /// When the line was written, in seconds since 1970.
     pub since: u64,
+    /// How far the load has come, while it loads.
+    pub load: Option<StageProgress>,
+    /// Its batcher has crashed, and another is not there yet.
+    pub is_restarting: bool,
 }
 
 /// All lines, by canonical id.
@@ -81,8 +87,28 @@ impl Line {
             max_model_len,
             commit,
             since: seconds_since_1970(),
+            load: None,
+            is_restarting: false,
         };
         self.board.lines().insert(self.canonical.clone(), (self.owner, standing));
+    }
+
+    /// The load has come this far.
+    pub fn note_load(&self, progress: StageProgress) {
+        self.amend(|standing| standing.load = Some(progress));
+    }
+
+    /// The batcher has crashed, or is there again.
+    pub fn note_restarting(&self, is_restarting: bool) {
+        self.amend(|standing| standing.is_restarting = is_restarting);
+    }
+
+    fn amend(&self, change: impl FnOnce(&mut Standing)) {
+        if let Some((owner, standing)) = self.board.lines().get_mut(&self.canonical)
+            && *owner == self.owner
+        {
+            change(standing);
+        }
     }
 
     /// Wipes the line: the model is not here.

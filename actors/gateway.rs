@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use candlewick_protocol::{
-    ErrorKind, Event, Failure, GenerationRequest, LoadEvent, ModelCard, ModelRef, ModelStatus, ServerStatus,
-    TextAnswer, TextRequest,
+    ActorNode, ErrorKind, Event, Failure, GenerationRequest, LoadEvent, ModelCard, ModelRef, ModelStatus,
+    ServerStatus, TextAnswer, TextRequest,
 };
 use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::runtime::Handle;
@@ -24,12 +24,15 @@ use crate::jobs::JobsMsg;
 use crate::loader::LoadedModel;
 use crate::lost;
 use crate::metrics::Metrics;
+use crate::observe::observe;
 use crate::outlet::{Outlet, lost};
 use crate::registry::RegistryMsg;
 use crate::request::{Submission, naming};
 use crate::root::{Root, RootArgs, RootMsg};
+use crate::settings::{ReloadOutcome, SettingsMsg};
+use crate::trace::Trace;
 use crate::tree::{Tree, tell};
-use crate::{EventStream, TreeParts, TreeSettings};
+use crate::{EventStream, TreeParts};
 
 /// Events of a load that may wait for a slow reader; more than a load has, but for very long downloads.
 const LOAD_STREAM_CAPACITY: usize = 1024;
@@ -54,9 +57,8 @@ pub struct Gateway {
     pub(crate) archive: Option<Archive>,
     /// The jobs of the moment; `None` while they are restarted, and without an archive.
     pub(crate) jobs: watch::Receiver<Option<ActorRef<JobsMsg>>>,
-    /// Keeps the settings' channel open, and is where changed ones will come in.
-    _settings: Arc<watch::Sender<Arc<TreeSettings>>>,
-    pinned: Option<ModelRef>,
+    /// Who looks after the settings at the moment; `None` while it is restarted, and where settings stay as they are.
+    settings: watch::Receiver<Option<ActorRef<SettingsMsg>>>,
     /// How the first load of the pinned model goes, until somebody takes it.
     pinned_load: Arc<Mutex<Option<mpsc::Receiver<LoadEvent>>>>,
     runtime: Handle,
@@ -71,12 +73,12 @@ impl Gateway {
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn start(parts: TreeParts) -> Result<Self, Failure> {
-        let pinned = parts.settings.pinned.clone();
-        let settings = watch::Sender::new(Arc::new(parts.settings));
+        let (pinned, preload) = (parts.settings.pinned.clone(), parts.settings.preload.clone());
+        let settings_now = watch::Sender::new(Arc::new(parts.settings));
         let tree = Arc::new(Tree {
             sources: parts.sources,
             factory: parts.factory,
-            settings: settings.subscribe(),
+            settings: settings_now.subscribe(),
             admission: Admission::new(),
             board: Board::new(),
             census: Census::new(),
@@ -90,7 +92,17 @@ impl Gateway {
         let jobs = watch::Sender::new(None);
         let jobs_now = jobs.subscribe();
         let archive = parts.archive;
-        let args = RootArgs { tree: tree.clone(), registry, archive: archive.clone(), jobs };
+        let settings = watch::Sender::new(None);
+        let settings_keeper = settings.subscribe();
+        let args = RootArgs {
+            tree: tree.clone(),
+            registry,
+            archive: archive.clone(),
+            jobs,
+            settings_source: parts.settings_source,
+            settings_now,
+            settings,
+        };
         let (root, _) = Root::spawn(None, Root, args).await.map_err(|error| {
             Failure::new(ErrorKind::Internal, format!("the actors did not start: {error}"))
         })?;
@@ -100,12 +112,13 @@ impl Gateway {
             registry: registry_now,
             archive,
             jobs: jobs_now,
-            _settings: Arc::new(settings),
-            pinned,
+            settings: settings_keeper,
             pinned_load: Arc::default(),
             runtime: Handle::current(),
         };
-        let pinned_load = gateway.pinned.clone().map(|pinned| gateway.load(pinned));
+        let pinned_load = pinned.map(|pinned| gateway.load(pinned));
+        // Nobody need listen: a load goes on by itself.
+        preload.into_iter().for_each(|model| drop(gateway.load(model)));
         *gateway.pinned_load.lock().expect(TAKEN_WHOLE) = pinned_load;
         Ok(gateway)
     }
@@ -133,14 +146,21 @@ impl Gateway {
         let limits = AdmissionLimits { max_running: settings.max_running, max_queued: settings.max_queued };
         let num_sequences =
             requests.iter().map(|request| request.num_sequences() as usize).collect::<Vec<_>>();
-        let permits = self.tree.admission.admit(&model.canonical(), &num_sequences, limits)?;
+        let mut traces = requests.iter().map(|request| Trace::begin(request, &model)).collect::<Vec<_>>();
+        let permits = {
+            let _at_the_door = traces.iter().map(Trace::admission).collect::<Vec<_>>();
+            self.tree.admission.admit(&model.canonical(), &num_sequences, limits)
+        };
+        let permits = permits.inspect_err(|refusal| {
+            traces.iter_mut().for_each(|trace| trace.failed(refusal.kind));
+        })?;
         let mut streams = Vec::with_capacity(requests.len());
-        for (request, permit) in requests.into_iter().zip(permits) {
+        for ((request, permit), trace) in requests.into_iter().zip(permits).zip(traces) {
             let lost = naming(lost(), &request.request_id);
             let (outlet, events) = Outlet::open(settings.stream_capacity, Event::Failed(lost));
             let key = self.tree.new_key();
             tracing::debug!(request = %key, client_id = %request.request_id, model = %model, "admitted");
-            let submission = Submission { key, request, outlet, permit };
+            let submission = Submission { key, request, outlet, permit, trace };
             self.send(RegistryMsg::Submit { model: model.clone(), submission });
             streams.push(EventStream { events });
         }
@@ -150,6 +170,7 @@ impl Gateway {
     /// Loads a model, or joins the load under way. The channel follows the grammar of [`LoadEvent`]; dropping it does not
     /// stop the load.
     pub fn load(&self, model: ModelRef) -> mpsc::Receiver<LoadEvent> {
+        let model = self.named(&model);
         let id = model.canonical();
         let failed = |failure| LoadEvent::Failed { model: id.clone(), failure };
         let (mut outlet, events) = Outlet::open(LOAD_STREAM_CAPACITY, failed(lost()));
@@ -207,7 +228,7 @@ impl Gateway {
     /// Unloads a model. Busy ones are a `Conflict` unless `force`, which ends their requests with an error; one that is
     /// not there is `ModelNotFound`.
     pub async fn unload(&self, model: &ModelRef, force: bool) -> Result<(), Failure> {
-        let model = model.clone();
+        let model = self.named(model);
         let unloaded = self.ask(|reply| RegistryMsg::Unload { model, force, reply }).await;
         unloaded.unwrap_or_else(|| Err(lost()))
     }
@@ -225,8 +246,22 @@ impl Gateway {
     }
 
     /// The model that requests without a name are for.
-    pub fn pinned(&self) -> Option<&ModelRef> {
-        self.pinned.as_ref()
+    pub fn pinned(&self) -> Option<ModelRef> {
+        self.tree.settings().pinned.clone()
+    }
+
+    /// Reads the settings anew, changed or not. `None` where they stay as they are, or while who looks after them is
+    /// restarted.
+    pub async fn reload_settings(&self) -> Option<ReloadOutcome> {
+        let keeper = self.settings.borrow().clone()?;
+        let (reply, answer) = oneshot::channel();
+        tell(&keeper, SettingsMsg::Reload(reply.into()));
+        answer.await.ok()
+    }
+
+    /// Every actor, the root above all.
+    pub fn observe(&self) -> ActorNode {
+        observe(&self.tree)
     }
 
     /// Every model at hand, loaded or not, in order of id.
@@ -262,6 +297,12 @@ impl Gateway {
                 cards.insert(id, card);
             }
         }
+        for (alias, model) in &self.tree.settings().aliases {
+            if let (Some(card), Ok(alias)) = (cards.get(&model.canonical()), alias.parse()) {
+                let card = ModelCard { id: display_id(&alias), ..card.clone() };
+                cards.insert(alias.canonical(), card);
+            }
+        }
         let mut cards = cards.into_values().collect::<Vec<_>>();
         cards.sort_by(|one, other| one.id.cmp(&other.id));
         cards
@@ -277,7 +318,7 @@ impl Gateway {
 
     /// Metrics in Prometheus' text format 0.0.4.
     pub fn metrics_text(&self) -> String {
-        self.tree.metrics.text(self.num_actors())
+        self.tree.metrics.text(&self.tree.census)
     }
 
     /// Requests in flight, over all models.
@@ -322,12 +363,19 @@ impl Gateway {
         }
     }
 
+    /// The model that a name is for.
+    fn named(&self, name: &ModelRef) -> ModelRef {
+        self.tree.settings().aliases.get(&name.canonical()).unwrap_or(name).clone()
+    }
+
     fn model_of(&self, request: &GenerationRequest) -> Result<ModelRef, Failure> {
         self.model_or_pinned(request.model.as_ref())
     }
 
     fn model_or_pinned(&self, named: Option<&ModelRef>) -> Result<ModelRef, Failure> {
-        match (&self.pinned, named) {
+        let settings = self.tree.settings();
+        let named = named.map(|named| settings.aliases.get(&named.canonical()).unwrap_or(named));
+        match (&settings.pinned, named) {
             (Some(pinned), Some(asked)) if asked.canonical() != pinned.canonical() => {
                 let message = format!("server is pinned to '{pinned}'; requested '{asked}'");
                 Err(Failure::invalid("model", message))
@@ -345,7 +393,8 @@ impl Gateway {
         if self.tree.admission.is_draining() {
             return Some(draining().message);
         }
-        let pinned = self.pinned.as_ref()?;
+        let settings = self.tree.settings();
+        let pinned = settings.pinned.as_ref()?;
         match self.tree.board.get(&pinned.canonical()) {
             Some(standing) => match (standing.status, standing.failure) {
                 (ModelStatus::Loaded, _) => None,

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use candlewick_protocol::{ErrorKind, Event, Failure, LoggedEvent};
+use candlewick_protocol::{ActorRole, ErrorKind, Event, Failure, LoggedEvent};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -78,7 +78,7 @@ pub struct JobsState {
     jobs: HashMap<String, Job>,
     idle_watchers: Vec<RpcReplyPort<()>>,
     _sweep: AbortOnDropHandle<()>,
-    _presence: Presence,
+    presence: Presence,
 }
 
 impl Actor for Jobs {
@@ -106,7 +106,7 @@ impl Actor for Jobs {
             jobs: HashMap::new(),
             idle_watchers: Vec::new(),
             _sweep: tell_after(std::future::ready(()), &myself, JobsMsg::Sweep),
-            _presence: tree.census.join(),
+            presence: tree.census.join(ActorRole::Jobs, "", myself.get_id()),
             tree,
             archive,
         })
@@ -118,6 +118,7 @@ impl Actor for Jobs {
         message: JobsMsg,
         state: &mut JobsState,
     ) -> Result<(), ActorProcessingErr> {
+        state.presence.took_message();
         match message {
             JobsMsg::Run { id, events, reply } => {
                 state.run(&myself, id, events);
@@ -144,7 +145,7 @@ impl JobsState {
         let log = writer.reader();
         let work = Work { id: id.clone(), events, writer, archive: self.archive.clone() };
         let (jobs, presence, name, cancelled) =
-            (myself.clone(), self.tree.census.join(), id.clone(), cancel.clone());
+            (myself.clone(), self.tree.census.join_thread(ActorRole::Job, &id), id.clone(), cancel.clone());
         // The word of its end is sent by whatever door it leaves.
         let end = EndWord { jobs, id: name };
         let work = tokio::spawn(async move {

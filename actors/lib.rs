@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! root                         one-for-one; holds no work of its own
+//! ├── settings                 watches the settings; has them checked; tells everybody what is new
 //! ├── models                   canonical id → subtree; start on demand, pin, idle unload
 //! │   └── model <id>           supervisor of one model; load progress; keeps the weights across batcher restarts
 //! │       ├── loader           lives while loading: resolve → download → tokenizer → config → weights
@@ -29,6 +30,7 @@ mod lost;
 mod memory;
 mod metrics;
 mod model;
+mod observe;
 mod outlet;
 mod prepare;
 mod progress;
@@ -39,23 +41,28 @@ mod request;
 mod responses;
 mod restart;
 mod root;
+mod settings;
 mod step_times;
 mod stepper;
+mod trace;
 mod tree;
 mod vitals;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use candlewick_engine::text::TextOptions;
 use candlewick_engine::{LoadOptions, ModelFactory, ModelSource};
-use candlewick_protocol::{Event, Failpoints, ModelRef};
+use candlewick_protocol::{Event, Failpoints, ModelRef, SamplingOptions};
 use tokio::sync::mpsc;
 
 pub use archive::{Archive, ArchiveError, ArchiveSettings};
 pub use gateway::Gateway;
 pub use job_log::{Follower, JobLog, JobLogWriter};
 pub use memory::{Memory, MemoryUse};
+pub use settings::{Glance, ReloadOutcome, Reloaded, SettingsSource};
+pub use trace::SPANS;
 
 /// What the tree is made of: filled in by the program's root, so that no arrow points back to it.
 pub struct TreeParts {
@@ -71,13 +78,21 @@ pub struct TreeParts {
     pub archive: Option<Archive>,
     /// What the system says of memory; without it any load is tried.
     pub memory: Option<Arc<dyn Memory>>,
+    /// Where changed settings come from; without it they stay as they are.
+    pub settings_source: Option<Arc<dyn SettingsSource>>,
 }
 
 /// Limits and times of the tree.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TreeSettings {
     /// The model every request is for; others are refused.
     pub pinned: Option<ModelRef>,
+    /// Models that are loaded before anybody asks, and never unloaded for idleness.
+    pub preload: Vec<ModelRef>,
+    /// Other names for models: canonical id of the name → the model that requests for it are for.
+    pub aliases: BTreeMap<String, ModelRef>,
+    /// Defaults for sampling, over the models' own and under a request's.
+    pub sampling: SamplingOptions,
     /// Unload a model that was idle this long; `None` never does. The pinned model is never unloaded for idleness.
     pub model_timeout: Option<Duration>,
     /// Most sequences per model that are generating; a request has one for each of its choices.
@@ -127,6 +142,9 @@ pub struct EventStream {
 fn settings_for_tests() -> TreeSettings {
     TreeSettings {
         pinned: None,
+        preload: Vec::new(),
+        aliases: BTreeMap::new(),
+        sampling: SamplingOptions::default(),
         model_timeout: None,
         max_running: 4,
         max_queued: 16,

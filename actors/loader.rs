@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use candlewick_engine::text::{TextOptions, TextProcessor};
+use candlewick_engine::text::TextProcessor;
 use candlewick_engine::{LoadError, ModelFiles, Snapshot, Weights, files, gguf};
-use candlewick_protocol::{FailPlace, LoadStage, ModelRef, Progress, ProgressUnit};
+use candlewick_protocol::{ActorRole, FailPlace, LoadStage, ModelRef, Progress, ProgressUnit};
 use futures::{StreamExt, TryStreamExt};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
@@ -66,10 +66,24 @@ pub struct LoadedModel {
     pub(crate) _give_back: GiveBack,
 }
 
+impl LoadedModel {
+    /// The same model, reading and writing text by other settings.
+    pub fn with_processor(&self, processor: TextProcessor) -> Self {
+        Self {
+            id: self.id.clone(),
+            processor: Arc::new(processor),
+            weights: self.weights.clone(),
+            capacity: self.capacity,
+            commit: self.commit.clone(),
+            _give_back: GiveBack(self._give_back.0.clone()),
+        }
+    }
+}
+
 /// A loader at work.
 pub struct LoaderState {
     args: LoaderArgs,
-    _presence: Presence,
+    presence: Presence,
 }
 
 /// Files fetched at once. Each transfer is a stream of its own; more would only share the same line.
@@ -86,7 +100,9 @@ impl Actor for Loader {
         args: LoaderArgs,
     ) -> Result<LoaderState, ActorProcessingErr> {
         tell(&myself, LoaderMsg::Run);
-        Ok(LoaderState { _presence: args.tree.census.join(), args })
+        let name = args.model.canonical();
+        let presence = args.tree.census.join(ActorRole::Loader, &name, myself.get_id());
+        Ok(LoaderState { presence, args })
     }
 
     async fn handle(
@@ -95,6 +111,7 @@ impl Actor for Loader {
         message: LoaderMsg,
         state: &mut LoaderState,
     ) -> Result<(), ActorProcessingErr> {
+        state.presence.took_message();
         match message {
             LoaderMsg::Run => {
                 let attempt = state.args.attempt;
@@ -136,7 +153,7 @@ async fn load(args: &LoaderArgs, myself: &ActorCell) -> Result<LoadedModel, Load
     strike(&failpoints, FailPlace::Loader, myself)
         .await
         .map_err(|error| LoadError::Internal(error.to_string()))?;
-    let text = TextOptions { failpoints: failpoints.clone(), ..settings.text.clone() };
+    let text = tree.text_options(&model.canonical());
     let from = found.clone();
     let give_back = GiveBack(tree.memory.clone());
     // What reading a vocabulary took for a moment is given back before weights take more.

@@ -5,13 +5,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use candlewick_protocol::FinishReason;
+use candlewick_protocol::{ActorRole, FinishReason};
 use prometheus::{
-    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::census::{Census, Person};
+
 const MODEL: &[&str] = &["model_name"];
+const ROLE: &[&str] = &["role"];
 
 const FIRST_TOKEN_SECONDS: &[f64] = &[
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
@@ -32,6 +35,8 @@ pub struct Metrics {
     registry: Registry,
     models_loaded: IntGauge,
     num_actors: IntGauge,
+    mailbox_depth: IntGaugeVec,
+    actor_crashes: IntCounterVec,
     num_requests_running: GaugeVec,
     num_requests_waiting: GaugeVec,
     kv_cache_usage: GaugeVec,
@@ -114,9 +119,18 @@ impl Metrics {
         let num_actors =
             IntGauge::new("candlewick_actors", "Actors and stepper threads that live.").expect(VALID);
         registry.register(Box::new(num_actors.clone())).expect(UNIQUE);
+        let mailbox_depth =
+            Opts::new("candlewick_mailbox_depth", "Messages that wait for actors of one kind, together.");
+        let mailbox_depth = IntGaugeVec::new(mailbox_depth, ROLE).expect(VALID);
+        registry.register(Box::new(mailbox_depth.clone())).expect(UNIQUE);
+        let actor_crashes = Opts::new("candlewick_actor_crashes_total", "Actors of one kind that crashed.");
+        let actor_crashes = IntCounterVec::new(actor_crashes, ROLE).expect(VALID);
+        registry.register(Box::new(actor_crashes.clone())).expect(UNIQUE);
         Arc::new(Self {
             models_loaded,
             num_actors,
+            mailbox_depth,
+            actor_crashes,
             num_requests_running: gauge("vllm:num_requests_running", "Requests that are generating."),
             num_requests_waiting: gauge(
                 "vllm:num_requests_waiting",
@@ -216,9 +230,17 @@ impl Metrics {
         Counted(self.models_loaded.clone())
     }
 
-    /// All series in Prometheus' text format 0.0.4; so many actors live.
-    pub fn text(&self, num_actors: usize) -> String {
-        self.num_actors.set(num_actors as i64);
+    /// All series in Prometheus' text format 0.0.4, with what the census knows at this moment.
+    pub fn text(&self, census: &Census) -> String {
+        self.num_actors.set(census.count() as i64);
+        let (people, crashes) = (census.people_alive(), census.crashes_by_role());
+        for role in ActorRole::ALL {
+            let depths = people.iter().filter(|person| person.role == role).filter_map(Person::mailbox_depth);
+            self.mailbox_depth.with_label_values(&[role.as_str()]).set(depths.sum::<u64>() as i64);
+            let crashes_told = self.actor_crashes.with_label_values(&[role.as_str()]);
+            let crashes = crashes.get(&role).copied().unwrap_or_default();
+            crashes_told.inc_by(crashes.saturating_sub(crashes_told.get()));
+        }
         // The encoder fails only on a broken family, and every family above is made by this file.
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
@@ -297,7 +319,7 @@ mod tests {
 
     #[track_caller]
     fn check(metrics: &Metrics, line: &str) {
-        let text = metrics.text(0);
+        let text = metrics.text(&Census::new());
         assert!(text.lines().any(|found| found == line), "no line `{line}` in\n{text}");
     }
 
@@ -325,5 +347,17 @@ mod tests {
         check(&metrics, r#"vllm:iteration_tokens_total_sum{model_name="org/m"} 3"#);
         check(&metrics, "# TYPE vllm:time_to_first_token_seconds histogram");
         check(&metrics, "candlewick_models_loaded 0");
+    }
+
+    #[test]
+    fn crashes_and_mailboxes_are_told_by_kind() {
+        let (metrics, census) = (Metrics::new(), Census::new());
+        census.crashed(ActorRole::Batcher, "org/m", "a test says so");
+        census.crashed(ActorRole::Batcher, "org/n", "a test says so");
+        for _ in 0..2 {
+            let text = metrics.text(&census);
+            assert!(text.contains("candlewick_actor_crashes_total{role=\"batcher\"} 2\n"), "{text}");
+            assert!(text.contains("candlewick_mailbox_depth{role=\"request\"} 0\n"), "{text}");
+        }
     }
 }

@@ -7,14 +7,16 @@
 
 mod crash;
 mod load;
+mod settings;
 mod watch;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use candlewick_engine::text::TextProcessor;
 use candlewick_engine::{LoadError, Weights};
-use candlewick_protocol::{ErrorKind, Event, Failure, LoadEvent, ModelRef, RequestKey};
+use candlewick_protocol::{ActorRole, ErrorKind, Event, Failure, LoadEvent, ModelRef, RequestKey};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -55,6 +57,10 @@ pub enum ModelMsg {
     },
     /// Leave memory if nobody uses it and it is not pinned: others need the room. Told whether it did.
     Evict(RpcReplyPort<bool>),
+    /// The settings have changed.
+    SettingsChanged,
+    /// How the model reads and writes text, by changed settings.
+    Retold(Box<Result<TextProcessor, LoadError>>),
     /// The server stops: end everything with this failure.
     End(Failure),
     /// The load has come this far.
@@ -159,11 +165,13 @@ pub struct ModelState {
     timer: Option<AbortOnDropHandle<()>>,
     /// Which timer is meant: one that was replaced may already have gone off.
     timer_number: u64,
+    /// The idle time that the timer was last set to.
+    idle_timeout_set: Option<Duration>,
     /// Pieces of work received; the registry compares it with what it sent before it lets the supervisor go.
     num_received: u64,
     metrics: ModelMetrics,
     line: Line,
-    _presence: Presence,
+    presence: Presence,
 }
 
 impl Actor for ModelSupervisor {
@@ -192,10 +200,11 @@ impl Actor for ModelSupervisor {
             next_look: None,
             timer: None,
             timer_number: 0,
+            idle_timeout_set: None,
             num_received: 0,
             metrics: tree.metrics.model(&display_id(&model)),
             line: tree.board.line(model.clone(), myself.get_id().pid()),
-            _presence: tree.census.join(),
+            presence: tree.census.join(ActorRole::Model, &model.canonical(), myself.get_id()),
             model,
             tree,
         };
@@ -209,6 +218,7 @@ impl Actor for ModelSupervisor {
         message: ModelMsg,
         state: &mut ModelState,
     ) -> Result<(), ActorProcessingErr> {
+        state.presence.took_message();
         if matches!(
             message,
             ModelMsg::Submit(_) | ModelMsg::Load(_) | ModelMsg::Lend(_) | ModelMsg::Unload { .. }
@@ -221,6 +231,8 @@ impl Actor for ModelSupervisor {
             ModelMsg::Lend(reply) => state.lend(&myself, reply),
             ModelMsg::Unload { force, reply } => state.unload(&myself, force, reply),
             ModelMsg::Evict(reply) => state.evict(&myself, reply),
+            ModelMsg::SettingsChanged => state.take_settings(&myself),
+            ModelMsg::Retold(processor) => state.take_processor(*processor),
             ModelMsg::End(failure) => state.end(&myself, failure),
             ModelMsg::LoadProgress { attempt, progress } => state.advance(attempt, progress),
             ModelMsg::Loaded { attempt, model } => state.finish_load(&myself, attempt, model).await,
@@ -263,6 +275,7 @@ impl ModelState {
         let args = RequestArgs {
             tree: self.tree.clone(),
             submission,
+            model: self.id.clone(),
             metrics: self.metrics.clone(),
             pulse: pulse.clone(),
             failpoints: self.tree.failpoints.of_model(&self.id),
@@ -389,18 +402,21 @@ impl ModelState {
             return;
         }
         match &self.phase {
-            Phase::Loaded { batcher: Some(_), .. } => match self.idle_timeout() {
-                Some(timeout) => self.set_timer(myself, timeout),
-                None => self.timer = None,
-            },
+            Phase::Loaded { batcher: Some(_), .. } => {
+                self.idle_timeout_set = self.idle_timeout();
+                match self.idle_timeout_set {
+                    Some(timeout) => self.set_timer(myself, timeout),
+                    None => self.timer = None,
+                }
+            }
             Phase::Empty => self.retire(myself),
             Phase::Loaded { batcher: None, .. } | Phase::Loading { .. } | Phase::Failed(_) => (),
         }
     }
 
-    /// The pinned model stays.
+    /// What is pinned or loaded in advance stays.
     fn idle_timeout(&self) -> Option<Duration> {
-        self.tree.settings().model_timeout.filter(|_| !self.is_pinned())
+        self.tree.settings().model_timeout.filter(|_| !self.tree.keeps(&self.id))
     }
 
     fn is_pinned(&self) -> bool {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use candlewick_engine::text::PreparedPrompt;
-use candlewick_engine::{ResolveLimits, SamplingParams};
+use candlewick_engine::{GenerationDefaults, ResolveLimits, SamplingParams};
 use candlewick_protocol::{
-    Content, ContentPart, Failure, GenerationRequest, Message, Prompt, RequestKey, Search,
+    Content, ContentPart, Failure, GenerationRequest, Message, Prompt, RequestKey, Search, merge_sampling,
 };
 
+use crate::TreeSettings;
 use crate::generation::{Generation, GenerationArgs};
 use crate::loader::LoadedModel;
 
@@ -16,14 +17,14 @@ pub fn prepare(
     key: RequestKey,
     request: GenerationRequest,
     model: &LoadedModel,
-    default_seed: Option<u64>,
+    settings: &TreeSettings,
 ) -> Result<Generation, Failure> {
     if request.num_choices == 0 {
         return Err(Failure::invalid("n", "n is 0; at least one choice must be asked for"));
     }
     let prompt = prepare_prompt(&request, model)?;
     let grammar = model.processor.grammar(&request.prompt, request.constraint.as_ref(), &prompt)?;
-    let params = prepare_params(&request, &prompt, model, default_seed)?;
+    let params = prepare_params(&request, &prompt, model, settings)?;
     Ok(Generation::new(GenerationArgs {
         key,
         model: model.id.clone(),
@@ -87,19 +88,23 @@ fn prepare_params(
     request: &GenerationRequest,
     prompt: &PreparedPrompt,
     model: &LoadedModel,
-    default_seed: Option<u64>,
+    settings: &TreeSettings,
 ) -> Result<SamplingParams, Failure> {
     let vocab_size = model.weights.info().vocab_size;
     let limits = ResolveLimits {
         num_prompt_tokens: prompt.token_ids.len(),
         max_model_len: model.capacity.max_model_len,
         vocab_size,
-        random_seed: default_seed.unwrap_or_else(random),
+        random_seed: settings.default_seed.unwrap_or_else(random),
     };
     let GenerationRequest { sampling, output, .. } = request;
     let processor = &model.processor;
-    let defaults = processor.generation_defaults();
-    let mut params = SamplingParams::resolve(sampling, defaults, output.logprobs, limits)?
+    let own = processor.generation_defaults();
+    let defaults = GenerationDefaults {
+        sampling: merge_sampling(settings.sampling.clone(), &own.sampling),
+        eos_token_ids: own.eos_token_ids.clone(),
+    };
+    let mut params = SamplingParams::resolve(sampling, &defaults, output.logprobs, limits)?
         .reporting(output, vocab_size)?;
     params.bad_words = processor.bad_words(&sampling.bad_words)?;
     params.thinking = match sampling.thinking_token_budget {

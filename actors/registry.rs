@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use candlewick_protocol::{ErrorKind, Failure, LoadEvent, ModelRef};
+use candlewick_protocol::{ActorRole, ErrorKind, Failure, LoadEvent, ModelRef};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::time::Instant;
 
 use crate::census::Presence;
 use crate::loader::LoadedModel;
 use crate::model::{ModelArgs, ModelMsg, ModelSupervisor};
-use crate::outlet::Outlet;
+use crate::outlet::{Outlet, lost};
 use crate::request::Submission;
 use crate::tree::{Tree, tell};
 
@@ -56,6 +56,8 @@ pub enum RegistryMsg {
     EvictIdle(RpcReplyPort<bool>),
     /// Unload every model and end all requests.
     Reset(RpcReplyPort<()>),
+    /// The settings have changed: load what is to be loaded, and pass it on.
+    SettingsChanged,
     /// The server stops: end everything with this failure.
     End(Failure),
     /// A model's supervisor has nothing to keep and asks to be let go.
@@ -86,11 +88,17 @@ impl Entry {
     }
 }
 
+/// A load that nobody listens to.
+fn unheard(model: &ModelRef) -> Outlet<LoadEvent> {
+    let (outlet, _) = Outlet::open(1, LoadEvent::Failed { model: model.canonical(), failure: lost() });
+    outlet
+}
+
 /// A registry at work.
 pub struct RegistryState {
     tree: Arc<Tree>,
     models: HashMap<String, Entry>,
-    _presence: Presence,
+    presence: Presence,
 }
 
 impl Actor for ModelRegistry {
@@ -100,10 +108,11 @@ impl Actor for ModelRegistry {
 
     async fn pre_start(
         &self,
-        _myself: ActorRef<RegistryMsg>,
+        myself: ActorRef<RegistryMsg>,
         tree: Arc<Tree>,
     ) -> Result<RegistryState, ActorProcessingErr> {
-        Ok(RegistryState { _presence: tree.census.join(), models: HashMap::new(), tree })
+        let presence = tree.census.join(ActorRole::Models, "", myself.get_id());
+        Ok(RegistryState { presence, models: HashMap::new(), tree })
     }
 
     async fn handle(
@@ -112,6 +121,7 @@ impl Actor for ModelRegistry {
         message: RegistryMsg,
         state: &mut RegistryState,
     ) -> Result<(), ActorProcessingErr> {
+        state.presence.took_message();
         match message {
             RegistryMsg::Submit { model, submission } => {
                 state.entry(&myself, model).await?.send(ModelMsg::Submit(submission));
@@ -126,6 +136,7 @@ impl Actor for ModelRegistry {
             RegistryMsg::Unload { model, force, reply } => state.unload(&model, force, reply),
             RegistryMsg::EvictIdle(reply) => state.evict_idle(reply),
             RegistryMsg::Reset(reply) => state.reset(reply),
+            RegistryMsg::SettingsChanged => state.settings_changed(&myself).await?,
             RegistryMsg::End(failure) => {
                 state
                     .models
@@ -144,11 +155,13 @@ impl Actor for ModelRegistry {
         state: &mut RegistryState,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorTerminated(child, _, _) => state.forget(child.get_id()),
+            SupervisionEvent::ActorTerminated(child, _, _) => _ = state.forget(child.get_id()),
             SupervisionEvent::ActorFailed(child, error) => {
                 // Its requests were told by their outlets; the next request starts it anew.
                 tracing::error!("the supervisor of a model crashed: {error}");
-                state.forget(child.get_id());
+                if let Some(id) = state.forget(child.get_id()) {
+                    state.tree.census.crashed(ActorRole::Model, &id, &error.to_string());
+                }
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => (),
         }
@@ -214,6 +227,18 @@ impl RegistryState {
         });
     }
 
+    /// What is loaded in advance is loaded, if it is not; models that go on are told.
+    async fn settings_changed(&mut self, myself: &ActorRef<RegistryMsg>) -> Result<(), ActorProcessingErr> {
+        self.models.values().for_each(|entry| tell(&entry.supervisor, ModelMsg::SettingsChanged));
+        let settings = self.tree.settings();
+        for model in settings.pinned.iter().chain(&settings.preload) {
+            if !self.models.contains_key(&model.canonical()) {
+                self.entry(myself, model.clone()).await?.send(ModelMsg::Load(unheard(model)));
+            }
+        }
+        Ok(())
+    }
+
     fn retire(&mut self, id: &str, actor: ActorId, num_received: u64) {
         let is_done = |entry: &Entry| entry.supervisor.get_id() == actor && entry.num_sent == num_received;
         if self.models.get(id).is_some_and(is_done)
@@ -223,7 +248,11 @@ impl RegistryState {
         }
     }
 
-    fn forget(&mut self, child: ActorId) {
-        self.models.retain(|_, entry| entry.supervisor.get_id() != child);
+    /// Answers which model it was of.
+    fn forget(&mut self, child: ActorId) -> Option<String> {
+        let is_child = |(_, entry): &(&String, &Entry)| entry.supervisor.get_id() == child;
+        let id = self.models.iter().find(is_child).map(|(id, _)| id.clone())?;
+        self.models.remove(&id);
+        Some(id)
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use candlewick_engine::News;
 use candlewick_protocol::{
-    ErrorKind, Event, FailPlace, Failpoints, Failure, GenerationRequest, RequestId, RequestKey,
+    ActorRole, ErrorKind, Event, FailPlace, Failpoints, Failure, GenerationRequest, RequestId, RequestKey,
 };
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
@@ -29,6 +29,7 @@ use crate::outlet::Outlet;
 use crate::prepare::{num_prompt_bytes, prepare};
 use crate::progress::StageProgress;
 use crate::pulse::Pulse;
+use crate::trace::{Stage, Trace};
 use crate::tree::{Tree, strike, tell, tell_after};
 
 /// What a prompt may take to prepare for each of its bytes: a hundred times what a tokenizer takes.
@@ -55,6 +56,8 @@ pub struct Submission {
     pub outlet: Outlet<Event>,
     /// Its right to be here.
     pub permit: Permit,
+    /// Its spans.
+    pub trace: Trace,
 }
 
 /// What a request is told.
@@ -100,6 +103,8 @@ pub struct RequestArgs {
     pub tree: Arc<Tree>,
     /// What is asked.
     pub submission: Submission,
+    /// Its model's canonical id.
+    pub model: String,
     /// Its model's series.
     pub metrics: ModelMetrics,
     /// Goes on with each message that it handles.
@@ -132,10 +137,11 @@ pub struct RequestState {
     gauge: RequestGauge,
     pulse: Arc<Pulse>,
     failpoints: Failpoints,
+    trace: Trace,
     tree: Arc<Tree>,
     _client_watch: AbortOnDropHandle<()>,
     _permit: Permit,
-    _presence: Presence,
+    presence: Presence,
 }
 
 impl Actor for Request {
@@ -146,9 +152,9 @@ impl Actor for Request {
     async fn pre_start(
         &self,
         myself: ActorRef<RequestMsg>,
-        RequestArgs { tree, submission, metrics, pulse, failpoints }: RequestArgs,
+        RequestArgs { tree, submission, model, metrics, pulse, failpoints }: RequestArgs,
     ) -> Result<RequestState, ActorProcessingErr> {
-        let Submission { key, request, outlet, permit } = submission;
+        let Submission { key, request, outlet, permit, trace } = submission;
         Ok(RequestState {
             key,
             id: request.request_id.clone(),
@@ -164,9 +170,10 @@ impl Actor for Request {
             gauge: RequestGauge::waiting(metrics),
             pulse,
             failpoints,
+            trace,
             _client_watch: tell_after(outlet.closed(), &myself, RequestMsg::ClientGone),
             _permit: permit,
-            _presence: tree.census.join(),
+            presence: tree.census.join(ActorRole::Request, &format!("{model} {key}"), myself.get_id()),
             outlet,
             tree,
         })
@@ -178,6 +185,7 @@ impl Actor for Request {
         message: RequestMsg,
         state: &mut RequestState,
     ) -> Result<(), ActorProcessingErr> {
+        state.presence.took_message();
         let pulse = state.pulse.clone();
         let _beat = pulse.beat();
         strike(&state.failpoints, FailPlace::Request, &myself.get_cell()).await?;
@@ -199,7 +207,8 @@ impl Actor for Request {
 
 impl RequestState {
     /// Progress is news of the moment: a reader who is behind misses it.
-    fn tell_loading(&self, (stage, progress): StageProgress) {
+    fn tell_loading(&mut self, (stage, progress): StageProgress) {
+        self.trace.enter(Stage::Load);
         let _ = self.outlet.try_send(Event::Loading { stage, progress });
     }
 
@@ -214,12 +223,13 @@ impl RequestState {
     /// Rendering and tokenising take as long as the text is long: not here, but on the blocking pool.
     fn prepare(&mut self, myself: &ActorRef<RequestMsg>, model: Arc<LoadedModel>) {
         let Some(request) = self.request.take() else { return };
-        let settings = self.tree.settings();
-        let (key, myself, default_seed) = (self.key, myself.clone(), settings.default_seed);
+        self.trace.enter(Stage::Queue);
+        self.trace.answered_by(&model.id);
+        let (key, myself, settings) = (self.key, myself.clone(), self.tree.settings());
         let at_most = settings.hang_timeout + TIME_PER_PROMPT_BYTE * num_prompt_bytes(&request.prompt) as u32;
         let metrics = self.gauge.metrics().clone();
         self.preparation = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let work = move || prepare(key, request, &model, default_seed);
+            let work = move || prepare(key, request, &model, &settings);
             let prepared = lost::blocking(&metrics, at_most, work).await.unwrap_or_else(|why| {
                 Err(Failure::new(ErrorKind::Internal, format!("the prompt could not be prepared: {why}")))
             });
@@ -268,6 +278,7 @@ impl RequestState {
 
     fn take_place(&mut self, num_cached_tokens: u64) {
         self.gauge.running();
+        self.trace.enter(Stage::Prefill);
         if let Some(generation) = &mut self.generation {
             generation.note_cached(num_cached_tokens);
         }
@@ -298,6 +309,7 @@ impl RequestState {
     fn measure(&mut self, effects: &Effects) {
         let metrics = self.gauge.metrics();
         if effects.num_tokens > 0 {
+            self.trace.enter(Stage::Decode);
             metrics.generation_tokens.inc_by(effects.num_tokens as f64);
             let now = Instant::now();
             match self.last_token.replace(now) {
@@ -305,8 +317,12 @@ impl RequestState {
                 Some(last) => metrics.next_token_seconds.observe((now - last).as_secs_f64()),
             }
         }
-        effects.ended.iter().for_each(|&reason| metrics.succeeded(reason));
-        if matches!(effects.events.last(), Some(Event::Finished(_))) {
+        for &reason in &effects.ended {
+            metrics.succeeded(reason);
+            self.trace.ended(reason);
+        }
+        if let Some(Event::Finished(finished)) = effects.events.last() {
+            self.trace.finished(&finished.usage);
             metrics.request_seconds.observe(self.gauge.age().as_secs_f64());
         }
     }
@@ -347,7 +363,10 @@ impl RequestState {
 
     /// What waits for the reader is given up: it would be part of an answer that is not coming.
     fn fail(&mut self, myself: &ActorRef<RequestMsg>, failure: Failure) {
-        tracing::debug!(request = %self.key, kind = ?failure.kind, "request failed: {failure}");
+        self.trace.failed(failure.kind);
+        tracing::debug!(
+            parent: self.trace.caller(), request = %self.key, kind = ?failure.kind, "request failed: {failure}"
+        );
         self.outlet.end(Event::Failed(naming(failure, &self.id)));
         myself.stop(None);
     }

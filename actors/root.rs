@@ -1,31 +1,55 @@
-//! The root of the tree: one-for-one supervisor of the registry and of background jobs, with no work of its own.
+//! The root of the tree: one-for-one supervisor of the registry, of background jobs and of the settings, with no work of its
+//! own.
 //!
 //! It never gives up: without a registry there is no server, so each is restarted as often as it takes, ever more slowly.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use candlewick_protocol::ActorRole;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::TreeSettings;
 use crate::archive::Archive;
 use crate::census::Presence;
 use crate::jobs::{Jobs, JobsMsg};
 use crate::registry::{ModelRegistry, RegistryMsg};
 use crate::restart::{RestartLog, RestartPolicy, Verdict};
+use crate::settings::{SettingsArgs, SettingsKeeper, SettingsMsg, SettingsSource};
 use crate::tree::{Tree, tell_after};
 
-/// Supervises the registry and the jobs.
+/// Supervises the registry, the jobs and the settings.
 pub struct Root;
 
 /// What the root is told.
 pub enum RootMsg {
-    /// The pause after a crash of the registry is over.
-    StartRegistry,
-    /// The pause after a crash of the jobs is over.
-    StartJobs,
+    /// The pause after a crash of this child is over.
+    Start(Child),
+}
+
+/// Whom the root supervises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Child {
+    /// The registry of models.
+    Registry,
+    /// Background responses.
+    Jobs,
+    /// Who looks after the settings.
+    Settings,
+}
+
+impl Child {
+    fn role(self) -> ActorRole {
+        match self {
+            Self::Registry => ActorRole::Models,
+            Self::Jobs => ActorRole::Jobs,
+            Self::Settings => ActorRole::Settings,
+        }
+    }
 }
 
 /// What the root is made of.
@@ -38,14 +62,20 @@ pub struct RootArgs {
     pub archive: Option<Archive>,
     /// Where the gateway looks up the jobs of the moment.
     pub jobs: watch::Sender<Option<ActorRef<JobsMsg>>>,
+    /// Where changed settings come from; without it they stay as they are.
+    pub settings_source: Option<Arc<dyn SettingsSource>>,
+    /// Where changed settings are put.
+    pub settings_now: watch::Sender<Arc<TreeSettings>>,
+    /// Where the gateway looks up who looks after the settings at the moment.
+    pub settings: watch::Sender<Option<ActorRef<SettingsMsg>>>,
 }
 
 /// The root at work.
 pub struct RootState {
     args: RootArgs,
-    registry_restarts: Restarts,
-    jobs_restarts: Restarts,
-    _presence: Presence,
+    children: HashMap<ActorId, Child>,
+    restarts: HashMap<Child, Restarts>,
+    presence: Presence,
 }
 
 /// The restarts of one child, and the pause before the next.
@@ -70,15 +100,11 @@ impl Actor for Root {
         myself: ActorRef<RootMsg>,
         args: RootArgs,
     ) -> Result<RootState, ActorProcessingErr> {
-        let presence = args.tree.census.join();
-        let mut state = RootState {
-            args,
-            registry_restarts: Restarts::default(),
-            jobs_restarts: Restarts::default(),
-            _presence: presence,
-        };
-        state.start_registry(&myself).await?;
-        state.start_jobs(&myself).await?;
+        let presence = args.tree.census.join(ActorRole::Root, "", myself.get_id());
+        let mut state = RootState { args, children: HashMap::new(), restarts: HashMap::new(), presence };
+        for child in [Child::Registry, Child::Jobs, Child::Settings] {
+            state.start(&myself, child).await?;
+        }
         Ok(state)
     }
 
@@ -88,9 +114,9 @@ impl Actor for Root {
         message: RootMsg,
         state: &mut RootState,
     ) -> Result<(), ActorProcessingErr> {
+        state.presence.took_message();
         match message {
-            RootMsg::StartRegistry => state.start_registry(&myself).await,
-            RootMsg::StartJobs => state.start_jobs(&myself).await,
+            RootMsg::Start(child) => state.start(&myself, child).await,
         }
     }
 
@@ -101,10 +127,10 @@ impl Actor for Root {
         state: &mut RootState,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorFailed(child, error) if state.is_jobs(child.get_id()) => {
-                state.jobs_crashed(&myself, &error).await
-            }
-            SupervisionEvent::ActorFailed(_, error) => state.registry_crashed(&myself, &error).await,
+            SupervisionEvent::ActorFailed(actor, error) => match state.children.remove(&actor.get_id()) {
+                Some(child) => state.crashed(&myself, child, &error).await,
+                None => Ok(()),
+            },
             // Only shutdown stops them.
             SupervisionEvent::ActorTerminated(..)
             | SupervisionEvent::ActorStarted(_)
@@ -114,50 +140,56 @@ impl Actor for Root {
 }
 
 impl RootState {
-    async fn start_registry(&mut self, myself: &ActorRef<RootMsg>) -> Result<(), ActorProcessingErr> {
-        let (registry, _) =
-            Actor::spawn_linked(None, ModelRegistry, self.args.tree.clone(), myself.get_cell()).await?;
-        self.args.registry.send_replace(Some(registry));
+    /// Starts a child, if this tree has it, and says where it is.
+    async fn start(&mut self, myself: &ActorRef<RootMsg>, child: Child) -> Result<(), ActorProcessingErr> {
+        let (tree, me) = (self.args.tree.clone(), myself.get_cell());
+        let id = match child {
+            Child::Registry => {
+                let (registry, _) = Actor::spawn_linked(None, ModelRegistry, tree, me).await?;
+                announce(&self.args.registry, registry)
+            }
+            Child::Jobs => {
+                let Some(archive) = self.args.archive.clone() else { return Ok(()) };
+                let (jobs, _) = Actor::spawn_linked(None, Jobs, (tree, archive), me).await?;
+                announce(&self.args.jobs, jobs)
+            }
+            Child::Settings => {
+                let Some(source) = self.args.settings_source.clone() else { return Ok(()) };
+                let (now, registry) = (self.args.settings_now.clone(), self.args.registry.subscribe());
+                let args = SettingsArgs { tree, source, now, registry };
+                let (keeper, _) = Actor::spawn_linked(None, SettingsKeeper, args, me).await?;
+                announce(&self.args.settings, keeper)
+            }
+        };
+        self.children.insert(id, child);
         Ok(())
     }
 
-    async fn registry_crashed(
+    async fn crashed(
         &mut self,
         myself: &ActorRef<RootMsg>,
+        child: Child,
         error: &ActorProcessingErr,
     ) -> Result<(), ActorProcessingErr> {
-        tracing::error!("the registry of models crashed: {error}");
-        self.args.registry.send_replace(None);
-        match self.registry_restarts.pause_for(myself, RootMsg::StartRegistry) {
+        tracing::error!(actor = child.role().as_str(), "an actor crashed: {error}");
+        self.args.tree.census.crashed(child.role(), "", &error.to_string());
+        match child {
+            Child::Registry => _ = self.args.registry.send_replace(None),
+            Child::Jobs => _ = self.args.jobs.send_replace(None),
+            Child::Settings => _ = self.args.settings.send_replace(None),
+        }
+        match self.restarts.entry(child).or_default().pause_for(myself, RootMsg::Start(child)) {
             true => Ok(()),
-            false => self.start_registry(myself).await,
+            false => self.start(myself, child).await,
         }
     }
+}
 
-    async fn start_jobs(&mut self, myself: &ActorRef<RootMsg>) -> Result<(), ActorProcessingErr> {
-        let Some(archive) = self.args.archive.clone() else { return Ok(()) };
-        let args = (self.args.tree.clone(), archive);
-        let (jobs, _) = Actor::spawn_linked(None, Jobs, args, myself.get_cell()).await?;
-        self.args.jobs.send_replace(Some(jobs));
-        Ok(())
-    }
-
-    fn is_jobs(&self, child: ActorId) -> bool {
-        self.args.jobs.borrow().as_ref().is_some_and(|jobs| jobs.get_id() == child)
-    }
-
-    async fn jobs_crashed(
-        &mut self,
-        myself: &ActorRef<RootMsg>,
-        error: &ActorProcessingErr,
-    ) -> Result<(), ActorProcessingErr> {
-        tracing::error!("background jobs crashed: {error}");
-        self.args.jobs.send_replace(None);
-        match self.jobs_restarts.pause_for(myself, RootMsg::StartJobs) {
-            true => Ok(()),
-            false => self.start_jobs(myself).await,
-        }
-    }
+/// Says who does a child's work from now on.
+fn announce<M>(at: &watch::Sender<Option<ActorRef<M>>>, actor: ActorRef<M>) -> ActorId {
+    let id = actor.get_id();
+    at.send_replace(Some(actor));
+    id
 }
 
 impl Restarts {

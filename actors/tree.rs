@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use candlewick_engine::text::TextOptions;
 use candlewick_engine::{ModelFactory, ModelSource};
 use candlewick_protocol::{FailAction, FailPlace, Failpoints, RequestKey, failpoint_told};
 use ractor::{ActorCell, ActorProcessingErr, ActorRef, Message};
@@ -12,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::TreeSettings;
 use crate::admission::Admission;
 use crate::board::Board;
-use crate::census::Census;
+use crate::census::{Census, count_sent};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 
@@ -46,6 +47,17 @@ impl Tree {
         self.settings.borrow().clone()
     }
 
+    /// How a model's text is read and written, as the settings are now. By canonical id.
+    pub fn text_options(&self, id: &str) -> TextOptions {
+        TextOptions { failpoints: self.failpoints.of_model(id), ..self.settings().text.clone() }
+    }
+
+    /// Whether a model is not to be unloaded for idleness: it is pinned, or loaded in advance. By canonical id.
+    pub fn keeps(&self, id: &str) -> bool {
+        let settings = self.settings();
+        settings.pinned.iter().chain(&settings.preload).any(|model| model.canonical() == id)
+    }
+
     /// A key that no other request of this process has.
     pub fn new_key(&self) -> RequestKey {
         RequestKey(self.next_key.fetch_add(1, Ordering::Relaxed))
@@ -54,6 +66,7 @@ impl Tree {
 
 /// Sends a message that nobody may be left to read: an actor that is gone needs no news.
 pub fn tell<M: Message>(actor: &ActorRef<M>, message: M) {
+    count_sent(actor.get_id());
     let _ = actor.cast(message);
 }
 

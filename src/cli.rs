@@ -80,6 +80,13 @@ pub struct ServeArgs {
     /// Lets whoever asks `/debug/failpoints` have things break (docs/reliability.md). Never for a server that others use
     #[arg(long, hide = true)]
     pub failpoints: bool,
+    /// Other names for that model, separated by commas
+    #[arg(long, value_name = "NAMES")]
+    pub served_model_name: Option<String>,
+
+    /// Models to load at the start and keep, separated by commas
+    #[arg(long, value_name = "MODELS")]
+    pub preload: Option<String>,
 
     /// Name or address to listen at [default: localhost]
     #[arg(long, value_name = "HOST", help_heading = "Server")]
@@ -104,6 +111,18 @@ pub struct ServeArgs {
     /// See --enable-cors
     #[arg(long, hide = true, overrides_with = "enable_cors")]
     pub no_enable_cors: bool,
+
+    /// Collector that traces are sent to, such as http://localhost:4317 [default: none]
+    #[arg(long, value_name = "URL", help_heading = "Server")]
+    pub otlp_endpoint: Option<String>,
+
+    /// How it is spoken to: grpc or http [default: grpc]
+    #[arg(long, value_name = "PROTOCOL", help_heading = "Server")]
+    pub otlp_protocol: Option<String>,
+
+    /// Time that requests in flight have to finish when the server is asked to end [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Server")]
+    pub drain_timeout: Option<String>,
 
     /// Folder in which responses are kept [default: ~/.local/share/candlewick]
     #[arg(long, value_name = "FOLDER", help_heading = "Server", value_hint = ValueHint::DirPath)]
@@ -324,6 +343,11 @@ impl ServeArgs {
             .then(|| FlagValue::new("api-key", ValueKind::from(self.api_key.clone())));
         let texts = [
             text("model", &self.model),
+            text("served-model-name", &self.served_model_name),
+            text("preload", &self.preload),
+            text("drain-timeout", &self.drain_timeout),
+            text("otlp-endpoint", &self.otlp_endpoint),
+            text("otlp-protocol", &self.otlp_protocol),
             text("host", &self.host),
             text("port", &self.port),
             text("api-key-file", &self.api_key_file),
@@ -461,7 +485,7 @@ mod tests {
     #[test]
     fn every_flag_reaches_its_setting() {
         let args = serve(
-            "org/m --host 0.0.0.0 --port 0 --api-key a --api-key b,c --enable-cors --dtype bfloat16 --quantization q8_0 --device cpu \
+            "org/m --served-model-name n,o --preload a/b --drain-timeout 9s --otlp-endpoint http://c:1 --otlp-protocol http --host 0.0.0.0 --port 0 --api-key a --api-key b,c --enable-cors --dtype bfloat16 --quantization q8_0 --device cpu \
              --model-timeout -1 --max-model-len 9 --default-seed 8 --reasoning on --chat-template t.jinja \
              --chat-template-kwargs {\"a\":1} --max-running 7 --max-queued 6 --kv-cache-memory 5MiB --kv-cache-dtype int8 --memory-limit 9GiB --kernels portable --threads 4 \
              --cb-block-size 3 --cb-max-batch-tokens 2 --cb-max-memory-percent 0.5 --cache-dir c --log-level debug \
@@ -475,6 +499,8 @@ mod tests {
         assert_eq!(settings.server.api_keys, ["a", "b,c"], "a key may hold a comma");
         assert_eq!(settings.server.allowed_origins, ["http://a", "https://b:8"]);
         assert_eq!(settings.models.tool_call_parser.as_deref(), Some("hermes"));
+        assert_eq!(settings.models.aliases.keys().collect::<Vec<_>>(), ["n@main", "o@main"]);
+        assert_eq!((settings.models.preload.len(), settings.server.drain_timeout.as_secs()), (1, 9));
         assert_eq!(settings.models.model_timeout, None);
         assert_eq!(settings.server.port, 0);
         assert_eq!(settings.engine.block_size, 3);

@@ -19,11 +19,16 @@ pub mod download;
 mod download_tests;
 pub mod ember;
 pub mod list_models;
+pub mod live_settings;
 pub mod logging;
 mod memory;
+pub mod room_settings;
 pub mod serve;
 mod server;
 pub mod settings;
+mod settings_check;
+pub mod settings_effect;
+pub mod settings_files;
 pub mod settings_layers;
 pub mod settings_raw;
 #[cfg(test)]
@@ -31,5 +36,6 @@ mod settings_tests;
 pub mod settings_units;
 pub mod show_settings;
 pub mod sources;
+pub mod telemetry;
 
-pub use server::{Server, StartError, start, start_with};
+pub use server::{Server, StartError, start, start_watched, start_with};

@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use candlewick::cli::{Cli, Command, ConfigCommand, SettingsArgs};
-use candlewick::settings::{FlagValue, Place, Settings, SettingsFile, Sources};
-use candlewick::settings_layers::{Layered, default_files};
+use candlewick::live_settings::Watched;
+use candlewick::settings::{FlagValue, Place, Settings};
+use candlewick::settings_files::SettingsFiles;
+use candlewick::settings_layers::Layered;
+use candlewick::telemetry::Telemetry;
 use candlewick::{chat, download, list_models, logging, serve, show_settings};
 use clap::{CommandFactory, Parser};
+use tokio::runtime::Runtime;
 
 // Large tensors come and go with every step; this allocator keeps their pages instead of giving them back each time.
 #[global_allocator]
@@ -39,9 +43,19 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let openai_api_key = env.get("OPENAI_API_KEY").filter(|key| !key.is_empty()).cloned();
     match cli.command {
         Command::Serve(args) => {
-            let (settings, _) = load(&args.settings, args.flags(), env)?;
-            logging::init(&settings.log);
-            block_on(serve::run(&args, settings))
+            let files = files(&args.settings, args.flags(), env)?;
+            let (settings, layered) = Settings::load_layered(&files.read()?)?;
+            let runtime = runtime()?;
+            let telemetry = {
+                let _runtime = runtime.enter();
+                settings.telemetry.as_ref().map(Telemetry::start).transpose()?
+            };
+            let log = logging::init(&settings.log, telemetry.as_ref());
+            let served = block_on(runtime, serve::run(&args, settings, Watched { files, layered, log }));
+            if let Some(telemetry) = telemetry {
+                telemetry.shutdown();
+            }
+            served
         }
         Command::Chat(args) => {
             let (mut settings, layered) = load(&args.settings, args.settings.flags(), env)?;
@@ -49,21 +63,21 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 // A server within the talk would talk into it.
                 settings.log.filter = "error".into();
             }
-            logging::init(&settings.log);
-            block_on(chat::run(*args, settings, openai_api_key))
+            logging::init(&settings.log, None);
+            block_on(runtime()?, chat::run(*args, settings, openai_api_key))
         }
         Command::Download(args) => {
             let (settings, _) = load(&args.settings, args.flags(), env)?;
-            logging::init(&settings.log);
-            block_on(download::run(&args, &settings))
+            logging::init(&settings.log, None);
+            block_on(runtime()?, download::run(&args, &settings))
         }
         Command::Models(args) => {
             let (settings, _) = load(&args, args.flags(), env)?;
-            logging::init(&settings.log);
+            logging::init(&settings.log, None);
             list_models::run(&settings)
         }
         Command::Config(ConfigCommand::Check(args)) => {
-            let sources = sources(&args, args.flags(), env)?;
+            let sources = files(&args, args.flags(), env)?.read()?;
             let settings = Settings::load(&sources)?;
             if let Some(template) = &settings.models.chat_template {
                 template.read()?;
@@ -95,41 +109,33 @@ fn environment() -> BTreeMap<String, String> {
     std::env::vars_os().filter_map(text).collect()
 }
 
-fn load(
+/// The places of this process's settings.
+fn files(
     args: &SettingsArgs,
     flags: Vec<FlagValue>,
     env: BTreeMap<String, String>,
-) -> anyhow::Result<(Settings, Layered)> {
-    let sources = sources(args, flags, env)?;
-    Ok(Settings::load_layered(&sources)?)
-}
-
-/// Reads the settings file: the one that is named, which must be there, or the first of those that may be.
-fn sources(
-    args: &SettingsArgs,
-    flags: Vec<FlagValue>,
-    env: BTreeMap<String, String>,
-) -> anyhow::Result<Sources> {
+) -> anyhow::Result<SettingsFiles> {
     let working_dir = std::env::current_dir().context("cannot tell which folder this is")?;
     let named = args
         .config
         .clone()
         .or_else(|| env.get("CANDLEWICK_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
-    let path = match named {
-        Some(path) => Some(working_dir.join(path)),
-        None => default_files(&working_dir, &env).into_iter().find(|path| path.is_file()),
-    };
-    let read = |path: PathBuf| {
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read the settings file {}", path.display()))?;
-        anyhow::Ok(SettingsFile { path, text })
-    };
-    Ok(Sources { file: path.map(read).transpose()?, env, flags, working_dir })
+    Ok(SettingsFiles { named, env, flags, working_dir })
 }
 
-fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+fn load(
+    args: &SettingsArgs,
+    flags: Vec<FlagValue>,
+    env: BTreeMap<String, String>,
+) -> anyhow::Result<(Settings, Layered)> {
+    Ok(Settings::load_layered(&files(args, flags, env)?.read()?)?)
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")
+}
+
+fn block_on(runtime: Runtime, command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let result = runtime.block_on(command);
     runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
     result

@@ -3,29 +3,30 @@
 //! The port opens at once; `/ready` tells when the pinned model is loaded. A pinned model that cannot be loaded ends the
 //! program with the reason: whoever started it is there to read it, and a supervisor sees the exit code.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use candlewick_protocol::Failpoints;
 
 use crate::cli::ServeArgs;
+use crate::live_settings::Watched;
 use crate::settings::Settings;
-use crate::{Server, ember, start_with};
+use crate::{Server, ember, start_watched};
 
 /// Runs until a signal ends it.
-pub async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<()> {
+pub async fn run(args: &ServeArgs, settings: Settings, watched: Watched) -> anyhow::Result<()> {
     for line in args.foreign.explain().map_err(anyhow::Error::msg)? {
         tracing::warn!("{line}");
     }
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    let grace = settings.server.shutdown_grace;
     let needs_key = !settings.server.api_keys.is_empty() || settings.server.api_key_file.is_some();
     let failpoints = if args.failpoints { Failpoints::new() } else { Failpoints::default() };
     if args.failpoints && !failpoints.can_fail() {
         bail!("this build has no failpoints; one made with `--features failpoints` has");
     }
-    let mut server = start_with(settings, failpoints).await?;
+    let mut server = start_watched(settings, failpoints, Some(watched)).await?;
     if !needs_key && !server.addr().ip().is_loopback() {
         tracing::warn!(
             "everybody who reaches {} may use this server; --api-key KEY asks for a key",
@@ -35,20 +36,33 @@ pub async fn run(args: &ServeArgs, settings: Settings) -> anyhow::Result<()> {
     // Whoever reads this may have gone; the server is there for others.
     let _ = io::stdout().write_all(announcement(&server, needs_key).as_bytes());
 
-    let pinned = server.pinned_loaded();
-    tokio::select! {
-        signal = signals.next() => {
-            tracing::info!(signal, grace_s = grace.as_secs_f64(), "stopping; a second signal ends the program at once");
+    let mut pinned = pin!(server.pinned_loaded());
+    let mut is_pinned_awaited = true;
+    let signal = loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Reload => _ = server.gateway().reload_settings().await,
+                Signal::End(name) => break name,
+            },
+            loaded = &mut pinned, if is_pinned_awaited => match loaded {
+                Ok(()) => is_pinned_awaited = false,
+                Err(failure) => {
+                    server.stop(Duration::ZERO).await;
+                    return Err(anyhow::Error::new(failure).context("the pinned model cannot be loaded"));
+                }
+            },
+            why = server.http_crashed() => bail!("the HTTP server has ended: {why}"),
         }
-        Err(failure) = pinned => {
-            server.stop(Duration::ZERO).await;
-            return Err(anyhow::Error::new(failure).context("the pinned model cannot be loaded"));
-        }
-        why = server.http_crashed() => bail!("the HTTP server has ended: {why}"),
-    }
+    };
+    let grace = server.drain_timeout();
+    tracing::info!(
+        signal,
+        grace_s = grace.as_secs_f64(),
+        "stopping; a second signal ends the program at once"
+    );
     tokio::select! {
         () = server.stop(grace) => tracing::info!("stopped"),
-        signal = signals.next() => bail!("ended at once by a second signal ({signal}); requests in flight are lost"),
+        signal = signals.end() => bail!("ended at once by a second signal ({signal}); requests in flight are lost"),
     }
     Ok(())
 }
@@ -78,30 +92,60 @@ fn announcement(server: &Server, needs_key: bool) -> String {
     )
 }
 
-/// The signals that ask a program to end.
+/// What a signal asks for.
+enum Signal {
+    /// To read the settings anew.
+    Reload,
+    /// To end; by this name.
+    End(&'static str),
+}
+
+/// The signals that a server hears.
 #[cfg(unix)]
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    /// Somebody watches at a terminal. When that is gone, a hang-up means that they have left.
+    at_terminal: bool,
 }
 
 #[cfg(unix)]
 impl Signals {
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            at_terminal: io::stderr().is_terminal(),
+        })
     }
 
-    /// The name of the next one.
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Signal::End("SIGTERM"),
+            _ = self.interrupt.recv() => Signal::End("SIGINT"),
+            _ = self.hangup.recv() => match self.at_terminal && !io::stderr().is_terminal() {
+                true => Signal::End("SIGHUP"),
+                false => Signal::Reload,
+            },
         }
     }
 }
 
-/// The signals that ask a program to end.
+impl Signals {
+    /// The name of the next one that asks to end.
+    async fn end(&mut self) -> &'static str {
+        loop {
+            if let Signal::End(name) = self.next().await {
+                return name;
+            }
+        }
+    }
+}
+
+/// The signals that a server hears.
 #[cfg(not(unix))]
 struct Signals;
 
@@ -111,11 +155,11 @@ impl Signals {
         Ok(Self)
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Signal {
         // Without a way to hear Ctrl-C the system ends the program by itself.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
-        "Ctrl-C"
+        Signal::End("Ctrl-C")
     }
 }

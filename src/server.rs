@@ -3,22 +3,21 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use candlewick_actors::{Archive, ArchiveSettings, Gateway, TreeParts, TreeSettings};
-use candlewick_api::{ApiKey, ApiSettings, Cors, ReasoningFields};
-use candlewick_engine::text::TextOptions;
-use candlewick_engine::{LoadError, LoadOptions};
+use candlewick_actors::{Archive, ArchiveSettings, Gateway, SettingsSource, TreeParts};
+use candlewick_api::LiveApi;
+use candlewick_engine::LoadError;
 use candlewick_models::CandleFactory;
 use candlewick_protocol::{Failpoints, Failure, LoadEvent};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
-use crate::chat_template::ChatTemplateError;
+use crate::live_settings::{LiveSettings, Watched, effective};
 use crate::memory::SystemMemory;
-use crate::settings::{KvCacheSize, ReasoningField, ServerSettings, Settings, StoreSettings};
+use crate::room_settings::{RoomSettingsError, api_settings, tree_settings};
+use crate::settings::{ServerSettings, Settings, StoreSettings};
 use crate::sources;
 
 /// Connections that may wait to be accepted: enough for every client of a load test to arrive at once.
@@ -39,17 +38,9 @@ pub enum StartError {
         /// What is wrong, and what to do about it.
         hint: String,
     },
-    /// The chat template cannot be used.
+    /// A file that the settings name cannot be used.
     #[error(transparent)]
-    ChatTemplate(#[from] ChatTemplateError),
-    /// The file of API keys cannot be used.
-    #[error("cannot read the API keys of {}: {why}", path.display())]
-    ApiKeys {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    Settings(#[from] RoomSettingsError),
     /// The pinned model is not where it should be on this machine.
     #[error("the pinned model cannot be loaded")]
     Pinned(#[source] LoadError),
@@ -75,6 +66,9 @@ pub enum StartError {
 /// A server that runs. Dropping it leaves it running; [`stop`](Self::stop) ends it.
 pub struct Server {
     addr: SocketAddr,
+    drain_timeout: Duration,
+    /// Where the settings are followed, if they are.
+    live: Option<Arc<LiveSettings>>,
     gateway: Gateway,
     http: actix_web::dev::ServerHandle,
     http_task: JoinHandle<io::Result<()>>,
@@ -88,19 +82,35 @@ pub async fn start(settings: Settings) -> Result<Server, StartError> {
 
 /// The same, with what is to fail on purpose: for tests, and for those who try the server's nerve.
 pub async fn start_with(settings: Settings, failpoints: Failpoints) -> Result<Server, StartError> {
+    start_watched(settings, failpoints, None).await
+}
+
+/// The same, with settings that are followed when they change.
+pub async fn start_watched(
+    settings: Settings,
+    failpoints: Failpoints,
+    watched: Option<Watched>,
+) -> Result<Server, StartError> {
     // First what fails most often and costs least; the port opens only when nothing is left that could be seen before.
     let memory = SystemMemory::new(settings.engine.memory_limit_bytes);
-    let tree = tree_settings(&settings, memory.available_bytes())?;
+    let available_bytes = memory.available_bytes();
+    let tree = tree_settings(&settings, available_bytes)?;
     if let Some(model) = &tree.pinned {
         sources::check_folder(model, &settings.hub).map_err(StartError::Pinned)?;
     }
-    let api = ApiSettings { failpoints: failpoints.clone(), ..api_settings(settings.server.clone())? };
+    let api = api_settings(settings.server.clone())?;
     let listener = listen(&settings.server).await?;
     let addr = listener.local_addr().map_err(StartError::Http)?;
     if let Some(level) = settings.engine.kernels.level() {
         CandleFactory::choose_kernels(&level).map_err(StartError::Models)?;
     }
+    let shown = watched.as_ref().map(|watched| effective(&watched.layered, &watched.layered));
+    let api = LiveApi::new(api, shown.unwrap_or_default()).failing_at(failpoints.clone());
+    let live = watched.map(|watched| {
+        LiveSettings::new(watched, settings.clone(), tree.clone(), api.clone(), available_bytes)
+    });
     let parts = TreeParts {
+        settings_source: live.clone().map(|live| live as Arc<dyn SettingsSource>),
         sources: sources::all(&settings.hub).map_err(StartError::Sources)?,
         factory: Arc::new(CandleFactory::new(settings.engine.num_threads).map_err(StartError::Models)?),
         settings: tree,
@@ -115,13 +125,19 @@ pub async fn start_with(settings: Settings, failpoints: Failpoints) -> Result<Se
     let workers = settings.server.num_http_workers;
     let http = candlewick_api::server(listener, gateway.clone(), api, workers).map_err(StartError::Http)?;
     let handle = http.handle();
-    Ok(Server { addr, gateway, http: handle, http_task: tokio::spawn(http) })
+    let drain_timeout = settings.server.drain_timeout;
+    Ok(Server { addr, drain_timeout, live, gateway, http: handle, http_task: tokio::spawn(http) })
 }
 
 impl Server {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Time that requests in flight have to finish when it stops, as it is now.
+    pub fn drain_timeout(&self) -> Duration {
+        self.live.as_ref().map_or(self.drain_timeout, |live| live.drain_timeout())
     }
 
     /// What is behind it.
@@ -131,7 +147,7 @@ impl Server {
 
     /// Waits for the pinned model, if there is one. The failure is that of its load; asked again, it is loaded again.
     pub fn pinned_loaded(&self) -> impl Future<Output = Result<(), Failure>> + use<> {
-        let again = || self.gateway.pinned().cloned().map(|model| self.gateway.load(model));
+        let again = || self.gateway.pinned().map(|model| self.gateway.load(model));
         let load = self.gateway.take_pinned_load().or_else(again);
         async move {
             let Some(mut events) = load else { return Ok(()) };
@@ -223,94 +239,6 @@ async fn listen(settings: &ServerSettings) -> Result<TcpListener, StartError> {
     open().map_err(failed)
 }
 
-fn api_settings(settings: ServerSettings) -> Result<ApiSettings, StartError> {
-    let mut keys: Vec<ApiKey> =
-        settings.api_keys.iter().map(|line| line.parse().expect("it never fails")).collect();
-    if let Some(path) = settings.api_key_file {
-        keys.extend(read_keys(&path)?);
-    }
-    Ok(ApiSettings {
-        api_keys: keys,
-        cors: match (settings.enable_cors, settings.allowed_origins) {
-            (false, _) => Cors::Off,
-            (true, origins) if origins.is_empty() => Cors::AnyOrigin,
-            (true, origins) => Cors::Origins(origins),
-        },
-        reasoning_fields: match settings.reasoning_field {
-            ReasoningField::Both => ReasoningFields::Both,
-            ReasoningField::Reasoning => ReasoningFields::Reasoning,
-            ReasoningField::ReasoningContent => ReasoningFields::ReasoningContent,
-        },
-        metrics_public: settings.metrics_public,
-        body_limit_bytes: settings.max_body_bytes,
-        keep_alive: settings.keep_alive,
-        stream_open_after: settings.stream_open_after,
-        max_logprobs: settings.max_logprobs,
-        trust_request_chat_template: settings.trust_request_chat_template,
-        strict_fields: settings.strict_fields,
-        echo_revision: settings.echo_revision,
-        ..ApiSettings::default()
-    })
-}
-
-/// The keys of a file, one a line. A file without any would leave the server open to everybody.
-fn read_keys(path: &Path) -> Result<Vec<ApiKey>, StartError> {
-    let refuse = |why: String| StartError::ApiKeys { path: path.into(), why };
-    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let keys: Vec<ApiKey> = lines.map(|line| line.parse().expect("it never fails")).collect();
-    if keys.is_empty() { Err(refuse("there is no key in it".into())) } else { Ok(keys) }
-}
-
-fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSettings, StartError> {
-    let (models, engine) = (&settings.models, &settings.engine);
-    let share = |share: f64| (available_bytes as f64 * share) as u64;
-    let (kv_cache_bytes, num_blocks) = match engine.kv_cache {
-        KvCacheSize::Bytes(bytes) => (bytes, None),
-        KvCacheSize::ShareOfFree(part) => (share(part), None),
-        KvCacheSize::Blocks(count) => (available_bytes, Some(count)),
-    };
-    let chat_template = match &models.chat_template {
-        None => None,
-        Some(template) => Some(template.read()?),
-    };
-    if let Some(line) = models.quantization.explain() {
-        tracing::info!("{line}");
-    }
-    Ok(TreeSettings {
-        pinned: models.pinned.clone(),
-        model_timeout: models.model_timeout,
-        max_running: engine.max_running,
-        max_queued: engine.max_queued,
-        max_model_len: models.max_model_len,
-        max_step_tokens: engine.max_step_tokens,
-        block_size: engine.block_size,
-        kv_cache_bytes,
-        num_blocks,
-        prefix_caching: engine.prefix_caching,
-        stream_capacity: engine.stream_capacity,
-        default_seed: models.default_seed,
-        load: LoadOptions {
-            dtype: models.dtype,
-            quantization: models.quantization.scheme(),
-            kv_cache: engine.kv_cache_dtype.dtype(),
-            kernels: engine.kernels.kernels(),
-        },
-        text: TextOptions {
-            chat_template,
-            template_kwargs: models.template_kwargs.clone(),
-            tool_call_parser: models.tool_call_parser.clone(),
-            // Each model is given those of its tree as it is loaded.
-            failpoints: Failpoints::default(),
-        },
-        max_restarts: engine.max_restarts,
-        restart_window: engine.restart_window,
-        hang_timeout: engine.hang_timeout,
-        load_stall_timeout: models.load_stall_timeout,
-        load_failure_ttl: models.load_failure_ttl,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -323,32 +251,6 @@ mod tests {
     fn settings(flags: &[(&'static str, &str)]) -> Settings {
         let flags = flags.iter().map(|(name, value)| FlagValue::new(name, *value)).collect();
         Settings::load(&Sources { flags, ..Sources::default() }).unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    #[test]
-    fn the_kv_cache_has_one_size() {
-        let size = |flags: &[(&'static str, &str)]| {
-            let tree = tree_settings(&settings(flags), 1000).expect("good");
-            (tree.kv_cache_bytes, tree.num_blocks)
-        };
-        assert_eq!(size(&[]), (300, None));
-        assert_eq!(size(&[("cb-max-memory-percent", "0.5")]), (500, None));
-        assert_eq!(size(&[("kv-cache-memory", "7")]), (7, None));
-        assert_eq!(size(&[("cb-num-blocks", "9")]).1, Some(9));
-    }
-
-    #[test]
-    fn a_chat_template_may_be_a_file() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("t.jinja");
-        std::fs::write(&path, "{{ bos_token }}").expect("written");
-        let name = path.to_str().expect("plain");
-        let tree = tree_settings(&settings(&[("chat-template", name)]), 0).expect("good");
-        assert_eq!(tree.text.chat_template.as_deref(), Some("{{ bos_token }}"));
-        std::fs::remove_file(&path).expect("removed");
-        let error =
-            tree_settings(&settings(&[("chat-template", name)]), 0).expect_err("it is gone").to_string();
-        assert!(error.contains(name), "{error}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

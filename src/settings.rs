@@ -5,20 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use candlewick_engine::DType;
-use candlewick_engine::text::{check_chat_template, tool_call_parsers};
-use candlewick_protocol::ModelRef;
+use candlewick_protocol::{ModelRef, SamplingOptions};
 use serde_json::{Map, Value};
 
 pub use crate::settings_layers::{FlagValue, Place, Problem, SettingsError, SettingsFile, Sources};
-pub use crate::settings_units::{KernelChoice, KvCacheType, LogFormat, ReasoningField, WeightQuantization};
+pub use crate::settings_units::{
+    KernelChoice, KvCacheType, LogFormat, OtlpProtocol, ReasoningField, WeightQuantization,
+};
 
-use crate::settings_layers::{API_KEYS, Layered};
-use crate::settings_raw::{RawEngine, RawHub, RawLog, RawModels, RawServer, RawSettings, RawStore};
-use crate::settings_units::{AUTO, Reasoning, Span, WeightType};
+use crate::settings_check;
+use crate::settings_layers::Layered;
 
 /// What the program runs by.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +35,8 @@ pub struct Settings {
     pub store: Option<StoreSettings>,
     /// What is logged.
     pub log: LogSettings,
+    /// Where traces go; `None` makes none.
+    pub telemetry: Option<TelemetrySettings>,
 }
 
 /// The HTTP server.
@@ -72,8 +74,10 @@ pub struct ServerSettings {
     pub echo_revision: bool,
     /// `/metrics` needs no key.
     pub metrics_public: bool,
+    /// How long a request's body may stand still.
+    pub body_timeout: Duration,
     /// Time that requests in flight have to finish when the server stops.
-    pub shutdown_grace: Duration,
+    pub drain_timeout: Duration,
 }
 
 /// Which models are served, and how they read and write.
@@ -81,6 +85,10 @@ pub struct ServerSettings {
 pub struct ModelSettings {
     /// The one model that is served; `None` serves whichever is asked for.
     pub pinned: Option<ModelRef>,
+    /// Other names for models: canonical id of the name → the model.
+    pub aliases: BTreeMap<String, ModelRef>,
+    /// Models that are loaded at the start and kept.
+    pub preload: Vec<ModelRef>,
     /// Idle time after which a model is unloaded; `None` never does.
     pub model_timeout: Option<Duration>,
     /// Time for which a failed load is remembered.
@@ -97,6 +105,8 @@ pub struct ModelSettings {
     pub tool_call_parser: Option<String>,
     /// Seed of requests that bring none; `None` draws one for each.
     pub default_seed: Option<u64>,
+    /// Defaults for sampling, over the models' own and under a request's.
+    pub sampling: SamplingOptions,
     /// A chat template in place of the models' own.
     pub chat_template: Option<ChatTemplate>,
     /// Variables for the chat template.
@@ -213,6 +223,28 @@ pub struct LogSettings {
     pub format: LogFormat,
 }
 
+/// Where traces go.
+#[derive(Clone, PartialEq)]
+pub struct TelemetrySettings {
+    /// Address of the collector.
+    pub endpoint: String,
+    /// How it is spoken to.
+    pub protocol: OtlpProtocol,
+    /// Headers for it.
+    pub headers: Vec<(String, String)>,
+    /// The part of traces that is sent, of those that begin here.
+    pub sample_ratio: f64,
+    /// The name of this server among others.
+    pub service_name: String,
+}
+
+/// Without the headers, which hold keys: settings end up in logs.
+impl fmt::Debug for TelemetrySettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TelemetrySettings").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
 impl Settings {
     /// Reads all layers and checks what they say together.
     pub fn load(sources: &Sources) -> Result<Self, SettingsError> {
@@ -226,290 +258,6 @@ impl Settings {
 
     /// As [`load`](Self::load), with the values as they were written. The error tells all that is wrong, line by line.
     pub fn load_layered(sources: &Sources) -> Result<(Self, Layered), SettingsError> {
-        let (layered, problems) = Layered::read_all(sources);
-        let mut check = Check { layered: &layered, problems };
-        let paths =
-            Paths { working_dir: &sources.working_dir, home: sources.env.get("HOME").map(String::as_str) };
-        let RawSettings { server, models, engine, hub, store, log } = layered.raw.clone();
-        let settings = Self {
-            server: check.server(server, &paths),
-            models: check.models(models, &paths),
-            engine: check.engine(engine),
-            hub: check.hub(hub, &paths, &sources.env),
-            store: store_settings(store, &paths, &sources.env),
-            log: check.log(log),
-        };
-        let mut problems = check.problems;
-        if problems.is_empty() {
-            return Ok((settings, layered));
-        }
-        // People read from top to bottom: the file, then what is around it.
-        problems.sort_by_key(|problem| match problem.place {
-            Place::File(_, line) => (0, line),
-            Place::Env(_) => (1, 0),
-            Place::Flag(_) => (2, 0),
-            Place::Default => (3, 0),
-        });
-        Err(SettingsError(problems))
-    }
-}
-
-/// What relative paths and `~` stand for.
-struct Paths<'a> {
-    working_dir: &'a Path,
-    home: Option<&'a str>,
-}
-
-impl Paths<'_> {
-    fn absolute(&self, text: &str) -> PathBuf {
-        match (text.strip_prefix("~/"), self.home) {
-            (Some(below), Some(home)) => Path::new(home).join(below),
-            _ => self.working_dir.join(text),
-        }
-    }
-}
-
-/// Where there is no folder for a user's data (a service without a home), nothing is kept unless one is chosen.
-fn store_settings(raw: RawStore, paths: &Paths<'_>, env: &BTreeMap<String, String>) -> Option<StoreSettings> {
-    let named = |name: &str| env.get(name).filter(|path| !path.is_empty());
-    let users = || match (named("XDG_DATA_HOME"), named("HOME")) {
-        // Relative ones are to be ignored, says the XDG specification.
-        (Some(data), _) if Path::new(data).is_absolute() => Some(Path::new(data).join("candlewick")),
-        (_, Some(home)) => Some(Path::new(home).join(".local/share/candlewick")),
-        _ => None,
-    };
-    let is_chosen = !raw.data_dir.is_empty();
-    let data_dir = if is_chosen { Some(paths.absolute(&raw.data_dir)) } else { users() };
-    let data_dir = data_dir.filter(|_| raw.enabled)?;
-    Some(StoreSettings { data_dir, is_chosen, response_ttl: raw.response_ttl.0 })
-}
-
-/// Gathers what is wrong, each with the place it was set at.
-struct Check<'a> {
-    layered: &'a Layered,
-    problems: Vec<Problem>,
-}
-
-impl Check<'_> {
-    fn refuse(&mut self, key: &str, why: impl Into<String>) {
-        let why = format!("`{key}`: {}", why.into());
-        self.problems.push(Problem { place: self.layered.place(key).clone(), why });
-    }
-
-    /// A count that must be at least one.
-    fn count(&mut self, key: &str, count: usize) -> usize {
-        if count == 0 {
-            self.refuse(key, "0 is too few; 1 is the least");
-        }
-        count
-    }
-
-    fn some_time(&mut self, key: &str, Span(time): Span) -> Duration {
-        if time.is_zero() {
-            self.refuse(key, "no time is too little; write a time like `60s`");
-        }
-        time
-    }
-
-    fn max_logprobs(&mut self, max: i64) -> u32 {
-        if max < -1 {
-            self.refuse("server.max_logprobs", format!("{max} is no count; -1 sets no limit"));
-        }
-        // Beyond every vocabulary.
-        u32::try_from(max).unwrap_or(u32::MAX)
-    }
-
-    fn server(&mut self, raw: RawServer, paths: &Paths<'_>) -> ServerSettings {
-        if raw.host.trim().is_empty() {
-            self.refuse(
-                "server.host",
-                "there is no host; `localhost` listens to this machine, `0.0.0.0` to all",
-            );
-        }
-        if raw.api_keys.0.iter().any(|key| key.trim().is_empty()) {
-            self.refuse(
-                API_KEYS,
-                "a key is empty, and the server would not be protected by it; write a key, or leave the setting out to \
-                 ask for none",
-            );
-        }
-        for origin in &raw.allowed_origins.0 {
-            let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-            if host.is_none_or(|host| host.is_empty() || host.contains('/')) {
-                self.refuse(
-                    "server.allowed_origins",
-                    format!("`{origin}` is no origin; one is written like `https://example.org` or `http://localhost:3000`"),
-                );
-            }
-        }
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        ServerSettings {
-            host: raw.host.trim().into(),
-            port: raw.port,
-            api_keys: raw.api_keys.0,
-            api_key_file: Some(raw.api_key_file.trim())
-                .filter(|path| !path.is_empty())
-                .map(|path| paths.absolute(path)),
-            // Who names origins wants them answered.
-            enable_cors: raw.enable_cors || !raw.allowed_origins.0.is_empty(),
-            allowed_origins: raw.allowed_origins.0,
-            reasoning_field: raw.reasoning_field,
-            num_http_workers: self.count("server.http_workers", raw.http_workers.0.unwrap_or(cores.min(4))),
-            max_body_bytes: self
-                .count("server.max_body", usize::try_from(raw.max_body.0).unwrap_or(usize::MAX)),
-            keep_alive: raw.keep_alive.0,
-            stream_open_after: raw.stream_open_after.0,
-            max_logprobs: self.max_logprobs(raw.max_logprobs),
-            trust_request_chat_template: raw.trust_request_chat_template,
-            strict_fields: raw.strict_fields,
-            echo_revision: raw.echo_revision,
-            metrics_public: raw.metrics_public,
-            shutdown_grace: raw.shutdown_grace.0,
-        }
-    }
-
-    fn models(&mut self, raw: RawModels, paths: &Paths<'_>) -> ModelSettings {
-        let pinned = match raw.model.trim() {
-            "" => {
-                // In the file an empty name means none; whoever gives an argument means something by it.
-                if matches!(self.layered.place("models.model"), Place::Flag(_)) {
-                    self.refuse(
-                        "models.model",
-                        "the name is empty; write one like `org/name` or `./folder`, or leave the argument out to serve \
-                         whichever model is asked for",
-                    );
-                }
-                None
-            }
-            name => name.parse().map_err(|why| self.refuse("models.model", format!("`{name}`: {why}"))).ok(),
-        };
-        let mut template_kwargs = Map::new();
-        if raw.reasoning != Reasoning::Auto {
-            template_kwargs.insert("enable_thinking".into(), Value::Bool(raw.reasoning == Reasoning::On));
-        }
-        // The particular word beats the general one.
-        template_kwargs.extend(raw.chat_template_kwargs.0);
-        ModelSettings {
-            pinned,
-            model_timeout: raw.model_timeout.0,
-            load_failure_ttl: raw.load_failure_ttl.0,
-            load_stall_timeout: self.some_time("models.load_stall_timeout", raw.load_stall_timeout),
-            dtype: match raw.dtype {
-                WeightType::Auto => DType::Auto,
-                WeightType::Float32 => DType::F32,
-                WeightType::Float16 => DType::F16,
-                WeightType::Bfloat16 => DType::Bf16,
-            },
-            quantization: raw.quantization,
-            max_model_len: raw.max_model_len.0.map(|len| self.count("models.max_model_len", len)),
-            default_seed: raw.default_seed.0,
-            chat_template: match raw.chat_template.as_str() {
-                "" => None,
-                text if text.contains("{{") || text.contains("{%") => {
-                    if let Err(fault) = check_chat_template(text) {
-                        self.refuse("models.chat_template", format!("not a Jinja template: {fault}"));
-                    }
-                    Some(ChatTemplate::Inline(text.into()))
-                }
-                path => Some(ChatTemplate::File(paths.absolute(path))),
-            },
-            tool_call_parser: match raw.tool_call_parser.trim() {
-                "" | AUTO => None,
-                name => {
-                    if !tool_call_parsers().any(|known| known == name) {
-                        let names: Vec<&str> = tool_call_parsers().collect();
-                        let why = format!("there is no parser `{name}`; there are {}", names.join(", "));
-                        self.refuse("models.tool_call_parser", why);
-                    }
-                    Some(name.to_owned())
-                }
-            },
-            template_kwargs,
-        }
-    }
-
-    fn engine(&mut self, raw: RawEngine) -> EngineSettings {
-        let share = raw.max_memory_percent;
-        if !(share > 0.0 && share <= 1.0) {
-            self.refuse(
-                "engine.max_memory_percent",
-                format!("{share} is no share of the free memory; it lies above 0 and at most at 1 (0.3 is 30 percent)"),
-            );
-        }
-        if raw.kv_cache_memory.0.is_some() && raw.num_blocks.0.is_some() {
-            self.refuse(
-                "engine.num_blocks",
-                "the KV cache has one size; set `num_blocks` or `kv_cache_memory`, not both",
-            );
-        }
-        let kv_cache = match (raw.num_blocks.0, raw.kv_cache_memory.0) {
-            (Some(blocks), _) => KvCacheSize::Blocks(self.count("engine.num_blocks", blocks)),
-            (None, Some(size)) => KvCacheSize::Bytes(size.0),
-            (None, None) => KvCacheSize::ShareOfFree(share),
-        };
-        if kv_cache == KvCacheSize::Bytes(0) {
-            self.refuse(
-                "engine.kv_cache_memory",
-                "a KV cache needs memory; write a size like `1GiB`, or `auto`",
-            );
-        }
-        EngineSettings {
-            max_running: self.count("engine.max_running", raw.max_running),
-            max_queued: raw.max_queued,
-            max_step_tokens: self.count("engine.max_batch_tokens", raw.max_batch_tokens),
-            kv_cache,
-            kv_cache_dtype: raw.kv_cache_dtype,
-            memory_limit_bytes: raw.memory_limit.0.map(|size| size.0),
-            block_size: self.count("engine.block_size", raw.block_size),
-            kernels: raw.kernels,
-            num_threads: raw.threads.0.map(|threads| self.count("engine.threads", threads)),
-            prefix_caching: raw.prefix_caching,
-            stream_capacity: self.count("engine.stream_capacity", raw.stream_capacity),
-            max_restarts: raw.max_restarts,
-            restart_window: raw.restart_window.0,
-            hang_timeout: self.some_time("engine.hang_timeout", raw.hang_timeout),
-        }
-    }
-
-    fn hub(&mut self, raw: RawHub, paths: &Paths<'_>, env: &BTreeMap<String, String>) -> HubOverrides {
-        let some = |text: String| (!text.is_empty()).then_some(text);
-        if !raw.endpoint.is_empty()
-            && !raw.endpoint.starts_with("http://")
-            && !raw.endpoint.starts_with("https://")
-        {
-            self.refuse(
-                "hub.endpoint",
-                format!("`{}` is no address; it begins with `https://`", raw.endpoint),
-            );
-        }
-        HubOverrides {
-            cache_dir: some(raw.cache_dir).map(|folder| paths.absolute(&folder)),
-            endpoint: some(raw.endpoint),
-            token: some(raw.token),
-            offline: raw.offline.0,
-            env: env.clone(),
-        }
-    }
-
-    fn log(&mut self, raw: RawLog) -> LogSettings {
-        let filter = match raw.level.trim().to_ascii_lowercase().as_str() {
-            "warning" => "warn".into(),
-            "critical" => "error".into(),
-            level @ ("off" | "error" | "warn" | "info" | "debug" | "trace") => level.into(),
-            _ => raw.level.trim().to_owned(),
-        };
-        // A lone word that is no level would be taken for the name of a crate, and everything else fall silent.
-        let is_level = matches!(filter.as_str(), "off" | "error" | "warn" | "info" | "debug" | "trace");
-        let is_filter = filter.contains('=') && tracing_subscriber::EnvFilter::try_new(&filter).is_ok();
-        if !is_level && !is_filter {
-            self.refuse(
-                "log.level",
-                format!(
-                    "`{filter}` is no level; use `off`, `error`, `warning`, `info`, `debug` or `trace`, or directives like \
-                     `info,candlewick_actors=debug`"
-                ),
-            );
-        }
-        LogSettings { filter, format: raw.format }
+        settings_check::load(sources)
     }
 }

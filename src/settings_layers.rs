@@ -22,6 +22,9 @@ pub const API_KEYS: &str = "server.api_keys";
 /// Names that are short for a key: as a flag (`--max-running`) and in the environment (`CANDLEWICK_MAX_RUNNING`).
 pub const SHORT_NAMES: &[(&str, &str)] = &[
     ("model", "models.model"),
+    ("served-model-name", "models.served_model_name"),
+    ("preload", "models.preload"),
+    ("drain-timeout", "server.drain_timeout"),
     ("host", "server.host"),
     ("port", "server.port"),
     ("api-key", API_KEYS),
@@ -58,6 +61,8 @@ pub const SHORT_NAMES: &[(&str, &str)] = &[
     ("data-dir", "store.data_dir"),
     ("log-level", "log.level"),
     ("log-format", "log.format"),
+    ("otlp-endpoint", "telemetry.otlp_endpoint"),
+    ("otlp-protocol", "telemetry.otlp_protocol"),
 ];
 
 /// Everything that settings are made of, as it was read.
@@ -147,7 +152,7 @@ impl fmt::Display for SettingsError {
 }
 
 /// The settings as written, and where each came from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Layered {
     /// The last word on every key.
     pub raw: RawSettings,
@@ -158,6 +163,17 @@ impl Layered {
     /// Where a key (`server.port`) was set last.
     pub fn place(&self, key: &str) -> &Place {
         self.places.get(key).unwrap_or(&Place::Default)
+    }
+
+    /// Every key with what it was set to last, as it is written; sorted by key.
+    pub fn values(&self) -> BTreeMap<String, serde_json::Value> {
+        let raw = serde_json::to_value(&self.raw).expect("settings are plain data");
+        let sections = raw.as_object().into_iter().flatten();
+        let values = sections.flat_map(|(section, values)| {
+            let values = values.as_object().into_iter().flatten();
+            values.map(move |(name, value)| (format!("{section}.{name}"), value.clone()))
+        });
+        values.collect()
     }
 
     /// Reads all layers.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::settings_units::{
-    AUTO, Auto, ByteSize, Device, JsonTable, KernelChoice, KvCacheType, Limit, LogFormat, Reasoning,
-    ReasoningField, Span, TextList, WeightQuantization, WeightType,
+    AUTO, Auto, ByteSize, Device, JsonTable, KernelChoice, KvCacheType, Limit, LogFormat, OtlpProtocol,
+    Reasoning, ReasoningField, Span, TextList, WeightQuantization, WeightType,
 };
 
 /// Everything that can be set.
@@ -29,6 +29,8 @@ pub struct RawSettings {
     pub store: RawStore,
     /// What is logged.
     pub log: RawLog,
+    /// Where traces go.
+    pub telemetry: RawTelemetry,
 }
 
 /// `[server]`
@@ -67,8 +69,10 @@ pub struct RawServer {
     pub echo_revision: bool,
     /// `/metrics` needs no key.
     pub metrics_public: bool,
+    /// How long a body may stand still.
+    pub body_timeout: Span,
     /// Time that requests in flight have to finish when the server stops.
-    pub shutdown_grace: Span,
+    pub drain_timeout: Span,
 }
 
 impl Default for RawServer {
@@ -90,7 +94,8 @@ impl Default for RawServer {
             strict_fields: false,
             echo_revision: false,
             metrics_public: false,
-            shutdown_grace: Span(Duration::from_secs(30)),
+            body_timeout: Span(Duration::from_secs(30)),
+            drain_timeout: Span(Duration::from_secs(30)),
         }
     }
 }
@@ -101,6 +106,12 @@ impl Default for RawServer {
 pub struct RawModels {
     /// The one model that is served; empty serves whichever is asked for.
     pub model: String,
+    /// Other names for that model.
+    pub served_model_name: TextList,
+    /// Other names for models: a table from name to model.
+    pub aliases: JsonTable,
+    /// Models that are loaded at the start and kept.
+    pub preload: TextList,
     /// Idle time after which a model is unloaded.
     pub model_timeout: Limit,
     /// Time for which a failed load is remembered.
@@ -117,6 +128,8 @@ pub struct RawModels {
     pub max_model_len: Auto<usize>,
     /// Seed of requests that bring none.
     pub default_seed: Auto<u64>,
+    /// Defaults for sampling, over the models' own.
+    pub sampling_defaults: JsonTable,
     /// Whether to ask for reasoning.
     pub reasoning: Reasoning,
     /// What reads tool calls; `auto` is what a model's template shows.
@@ -131,6 +144,9 @@ impl Default for RawModels {
     fn default() -> Self {
         Self {
             model: String::new(),
+            served_model_name: TextList::default(),
+            aliases: JsonTable::default(),
+            preload: TextList::default(),
             model_timeout: Limit(Some(Duration::from_secs(300))),
             load_failure_ttl: Span(Duration::from_secs(10)),
             load_stall_timeout: Span(Duration::from_secs(600)),
@@ -139,6 +155,7 @@ impl Default for RawModels {
             device: Device::Auto,
             max_model_len: Auto(None),
             default_seed: Auto(None),
+            sampling_defaults: JsonTable::default(),
             reasoning: Reasoning::Auto,
             tool_call_parser: AUTO.into(),
             chat_template: String::new(),
@@ -263,5 +280,33 @@ pub struct RawLog {
 impl Default for RawLog {
     fn default() -> Self {
         Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawTelemetry {
+    /// Address of the collector; empty sends nothing.
+    pub otlp_endpoint: String,
+    /// How it is spoken to.
+    pub otlp_protocol: OtlpProtocol,
+    /// Headers for it: a table from name to value.
+    pub otlp_headers: JsonTable,
+    /// The part of traces that is sent, of those that begin here.
+    pub sample_ratio: f64,
+    /// The name of this server among others.
+    pub service_name: String,
+}
+
+impl Default for RawTelemetry {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: String::new(),
+            otlp_protocol: OtlpProtocol::Grpc,
+            otlp_headers: JsonTable::default(),
+            sample_ratio: 1.0,
+            service_name: "candlewick".into(),
+        }
     }
 }

@@ -462,6 +462,16 @@ impl WeightQuantization {
 }
 
 choices! {
+    /// How a collector of traces is spoken to.
+    OtlpProtocol {
+        /// gRPC.
+        Grpc = "grpc",
+        /// HTTP with protobuf.
+        Http = "http" | "http/protobuf",
+    }
+}
+
+choices! {
     /// How log lines are written.
     LogFormat {
         /// For people.

@@ -4,12 +4,14 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use crate::settings_effect::effect_of;
 use crate::settings_layers::{API_KEYS, Layered, Place};
 
 /// Keys whose values are nobody's business.
-const SECRETS: &[&str] = &[API_KEYS, "hub.token"];
+const SECRETS: &[&str] = &[API_KEYS, "hub.token", "telemetry.otlp_headers"];
 
-/// Every setting as a line of TOML, with the place it was set at; secrets only as whether they are set.
+/// Every setting as a line of TOML, with what a change of it takes in a running server, and the place it was set at;
+/// secrets only as whether they are set.
 pub fn show(layered: &Layered) -> String {
     let raw = serde_json::to_value(&layered.raw).expect("settings are plain data");
     let mut text = String::new();
@@ -18,22 +20,31 @@ pub fn show(layered: &Layered) -> String {
         writeln!(text, "{gap}[{section}]").expect("a string can be written to");
         for (name, value) in values.as_object().into_iter().flatten() {
             let key = format!("{section}.{name}");
-            let value = match SECRETS.contains(&key.as_str()) && !is_empty(value) {
-                true => "\"…\"".into(),
-                false => toml_value(value),
-            };
+            let (value, takes) = (toml_value(&shown(&key, value)), effect_of(&key));
             let place = match layered.place(&key) {
                 Place::Default => String::new(),
-                place => format!("  # {place}"),
+                place => format!("; {place}"),
             };
-            writeln!(text, "{name} = {value}{place}").expect("a string can be written to");
+            writeln!(text, "{name} = {value}  # {takes}{place}").expect("a string can be written to");
         }
     }
     text
 }
 
+/// A value as it may be shown: of a secret only that there is one.
+pub fn shown(key: &str, value: &Value) -> Value {
+    match value {
+        value if !SECRETS.contains(&key) || is_empty(value) => value.clone(),
+        // The names are none.
+        Value::Object(table) => table.iter().map(|(name, _)| (name.clone(), Value::from("…"))).collect(),
+        _ => "…".into(),
+    }
+}
+
 fn is_empty(value: &Value) -> bool {
-    value.as_str().is_some_and(str::is_empty) || value.as_array().is_some_and(Vec::is_empty)
+    value.as_str().is_some_and(str::is_empty)
+        || value.as_array().is_some_and(Vec::is_empty)
+        || value.as_object().is_some_and(|table| table.is_empty())
 }
 
 fn toml_value(value: &Value) -> String {
@@ -57,7 +68,7 @@ mod tests {
         ];
         let layered = Layered::read(&Sources { flags, ..Sources::default() }).expect("good");
         let text = show(&layered);
-        assert!(text.contains("port = 9  # flag --port\n"), "{text}");
+        assert!(text.contains("port = 9  # restart; flag --port\n"), "{text}");
         let file = Some(SettingsFile { path: "shown.toml".into(), text });
         let again =
             Layered::read(&Sources { file, ..Sources::default() }).unwrap_or_else(|error| panic!("{error}"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candlewick_engine::LoadError;
-use candlewick_protocol::{ErrorKind, Failure, ModelStatus};
+use candlewick_protocol::{ActorRole, ErrorKind, Failure, ModelStatus};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 
@@ -35,6 +35,7 @@ impl ModelState {
         match Actor::spawn_linked(None, Batcher, args, myself.get_cell()).await {
             Ok((started, _)) => {
                 *batcher = Some(started.clone());
+                self.line.note_restarting(false);
                 for request in self.requests.values() {
                     let solo = self.quarantine.is_solo(request.key);
                     tell(&request.actor, RequestMsg::BatcherReady { batcher: started.clone(), solo });
@@ -54,6 +55,7 @@ impl ModelState {
         match &self.phase {
             Phase::Loading { loader, .. } if loader.get_id() == child.get_id() => {
                 let why = format!("loading panicked: {error}");
+                self.tree.census.crashed(ActorRole::Loader, &self.id, &why);
                 self.fail_load(myself, self.attempt, LoadError::Internal(why));
             }
             Phase::Loaded { batcher: Some(batcher), .. } if batcher.get_id() == child.get_id() => {
@@ -68,6 +70,7 @@ impl ModelState {
             }
             _ => {
                 tracing::error!(model = %self.id, "a request's actor crashed: {error}");
+                self.tree.census.crashed(ActorRole::Request, "", &error.to_string());
                 self.request_ended(myself, child.get_id());
             }
         }
@@ -96,6 +99,8 @@ impl ModelState {
     ) {
         let Phase::Loaded { batcher, .. } = &mut self.phase else { return };
         *batcher = None;
+        self.line.note_restarting(true);
+        self.tree.census.crashed(ActorRole::Batcher, &self.id, &why);
         tracing::error!(model = %self.id, num_suspects = suspects.len(), "the batcher crashed: {why}");
         let on_trial = self.vitals.on_trial();
         self.quarantine.acquit_unless(|request| on_trial.contains(&request));

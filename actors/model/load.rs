@@ -68,6 +68,7 @@ impl ModelState {
         if attempt != self.attempt || !progress.advance(news) {
             return;
         }
+        self.line.note_load(news);
         subscribers.retain(|outlet| !outlet.is_closed());
         for outlet in subscribers {
             // Who is so far behind gets the stages that follow, and the end.
@@ -108,6 +109,8 @@ impl ModelState {
             model = %self.id, family = info.family, parameters = info.num_parameters, bytes = info.weight_bytes,
             "loaded"
         );
+        // The settings may have changed while it loaded.
+        self.retell(myself, model.clone());
         self.phase = Phase::Loaded { model, batcher: None, _counted: self.tree.metrics.model_loaded() };
         for mut outlet in subscribers {
             outlet.end(LoadEvent::Ready { model: self.id.clone(), cached: false });
@@ -125,6 +128,11 @@ impl ModelState {
         // Not `Failed`, which is for what crashed too often: the next request tries again.
         self.line.write(ModelStatus::Available, Some(failure.clone()), None, None);
         drop(self.clear(failure.clone()));
+        if ttl.is_zero() && !self.is_pinned() {
+            // Nobody is told what happened to another.
+            self.phase = Phase::Empty;
+            return self.settle(myself);
+        }
         self.phase = Phase::Failed(failure);
         self.set_timer(myself, ttl);
     }

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix_web::body::{EitherBody, MessageBody};
@@ -54,7 +55,8 @@ pub struct KeyRing {
 struct HeldKey {
     name: String,
     digest: [u8; 32],
-    num_requests: AtomicU64,
+    /// Shared with the rings that replace this one: a request may still be counted by an old one.
+    num_requests: Arc<AtomicU64>,
 }
 
 /// The name of the key that a request showed.
@@ -67,9 +69,21 @@ impl KeyRing {
         let held = |(index, key): (usize, &ApiKey)| HeldKey {
             name: if key.name.is_empty() { format!("key-{}", index + 1) } else { key.name.clone() },
             digest: Sha256::digest(&key.key).into(),
-            num_requests: AtomicU64::new(0),
+            num_requests: Arc::default(),
         };
         Self { keys: keys.iter().enumerate().map(held).collect() }
+    }
+
+    /// Other keys in place of these. Those of the same name and key keep their count.
+    pub fn replaced_by(&self, keys: &[ApiKey]) -> Self {
+        let mut new = Self::new(keys);
+        for key in &mut new.keys {
+            let same = |old: &&HeldKey| old.name == key.name && old.digest == key.digest;
+            if let Some(old) = self.keys.iter().find(same) {
+                key.num_requests = old.num_requests.clone();
+            }
+        }
+        new
     }
 
     /// Whether anybody may ask.
@@ -144,11 +158,12 @@ fn check(request: &ServiceRequest) -> Result<Option<KeyName>, &'static str> {
         "/metrics" | "/v1/metrics" => state.settings().metrics_public,
         _ => request.method() == Method::OPTIONS,
     };
-    if is_public || state.keys().is_open() {
+    let keys = state.keys();
+    if is_public || keys.is_open() {
         return Ok(None);
     }
     let header = request.headers().get(header::AUTHORIZATION);
-    let key = state.keys().check(header.and_then(|value| value.to_str().ok()))?;
+    let key = keys.check(header.and_then(|value| value.to_str().ok()))?;
     key.num_requests.fetch_add(1, Ordering::Relaxed);
     Ok(Some(KeyName(key.name.clone())))
 }

@@ -4,8 +4,8 @@
 
 use candlewick_actors::{EventStream, Follower, Gateway};
 use candlewick_protocol::{
-    Failure, GenerationRequest, LoadEvent, LoggedEvent, ModelCard, ModelRef, ResponseRecord, ServerStatus,
-    StoredResponse, TextAnswer, TextRequest,
+    ActorNode, Failure, GenerationRequest, LoadEvent, LoggedEvent, ModelCard, ModelRef, ResponseRecord,
+    ServerStatus, StoredResponse, TextAnswer, TextRequest,
 };
 use futures::future::{FutureExt, LocalBoxFuture};
 use tokio::sync::mpsc;
@@ -31,7 +31,9 @@ pub trait Backend: Send + Sync + 'static {
     /// See [`Gateway::reset`].
     fn reset(&self) -> LocalBoxFuture<'_, ()>;
     /// See [`Gateway::pinned`].
-    fn pinned(&self) -> Option<&ModelRef>;
+    fn pinned(&self) -> Option<ModelRef>;
+    /// See [`Gateway::observe`].
+    fn observe(&self) -> ActorNode;
     /// See [`Gateway::list`].
     fn list(&self) -> LocalBoxFuture<'_, Vec<ModelCard>>;
     /// See [`Gateway::status`].
@@ -95,8 +97,12 @@ impl Backend for Gateway {
         Gateway::reset(self).boxed_local()
     }
 
-    fn pinned(&self) -> Option<&ModelRef> {
+    fn pinned(&self) -> Option<ModelRef> {
         Gateway::pinned(self)
+    }
+
+    fn observe(&self) -> ActorNode {
+        Gateway::observe(self)
     }
 
     fn list(&self) -> LocalBoxFuture<'_, Vec<ModelCard>> {

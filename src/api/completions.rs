@@ -17,7 +17,7 @@ pub async fn create(
     state: web::Data<ApiState>,
     body: JsonBody,
 ) -> Result<HttpResponse, ApiError> {
-    let call = read_completions(body.0, request_id::of(&request), state.settings())?;
+    let call = read_completions(body.0, request_id::of(&request), &state.settings())?;
     let gone = disconnect::token(&request);
     let answer = gone.run_until_cancelled(answer(&request, &state, call)).await;
     answer.unwrap_or_else(|| Err(disconnect::client_closed()))

@@ -65,17 +65,17 @@ async fn arm(state: web::Data<ApiState>, body: JsonBody) -> Result<HttpResponse,
         Action::Delay => FailAction::Delay(Duration::from_millis(delay_ms)),
         Action::Hang => FailAction::Hang,
     };
-    state.settings().failpoints.arm(FailRule { place, action, model, skip, times });
+    state.live().failpoints().arm(FailRule { place, action, model, skip, times });
     Ok(HttpResponse::NoContent().finish())
 }
 
 async fn disarm(state: web::Data<ApiState>) -> HttpResponse {
-    state.settings().failpoints.disarm();
+    state.live().failpoints().disarm();
     HttpResponse::NoContent().finish()
 }
 
 async fn count(state: web::Data<ApiState>) -> HttpResponse {
-    HttpResponse::Ok().json(json!({"num_struck": state.settings().failpoints.num_struck()}))
+    HttpResponse::Ok().json(json!({"num_struck": state.live().failpoints().num_struck()}))
 }
 
 /// Passes the place where a frame is written. Killed, whoever writes it unwinds: there is no actor to be killed.

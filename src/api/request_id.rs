@@ -6,11 +6,13 @@
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpRequest};
 use candlewick_protocol::RequestId;
 use tracing::Instrument;
+
+use crate::trace::{ServerSpan, TRACEPARENT};
 
 /// The header, in requests and answers.
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -34,29 +36,48 @@ fn choose(request: &ServiceRequest) -> RequestId {
     }
 }
 
-/// Gives the request its id and its span.
+fn mark(headers: &mut HeaderMap, id: HeaderValue, traceparent: Option<HeaderValue>) {
+    headers.insert(HEADER, id);
+    if let Some(traceparent) = traceparent {
+        headers.insert(TRACEPARENT, traceparent);
+    }
+}
+
+/// Gives the request its id and its spans.
 pub async fn attach<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, Error> {
     let id = choose(&request);
     let value = HeaderValue::from_str(id.as_str()).expect("a sane id is a header value");
+    let traced = ServerSpan::open(&request);
     let span = tracing::info_span!(
-        "http", request_id = %id, method = %request.method(), path = %request.path(), api_key = tracing::field::Empty
+        parent: &traced.span,
+        "http", request_id = %id, method = %request.method(), path = %request.path(), trace_id = tracing::field::Empty,
+        api_key = tracing::field::Empty
     );
+    if let Some(trace_id) = traced.trace_id() {
+        span.record("trace_id", trace_id);
+    }
     request.extensions_mut().insert(id);
 
     let mut outcome = next.call(request).instrument(span.clone()).await;
     let _in_span = span.enter();
-    match &mut outcome {
+    let traceparent = traced.traceparent();
+    let status = match &mut outcome {
         Ok(response) => {
-            response.headers_mut().insert(HEADER, value);
-            tracing::debug!(status = response.status().as_u16(), "answered");
+            mark(response.headers_mut(), value, traceparent);
+            response.status()
         }
-        Err(error) => error.add_response_mapper(move |mut response| {
-            response.headers_mut().insert(HEADER, value.clone());
-            response
-        }),
-    }
+        Err(error) => {
+            error.add_response_mapper(move |mut response| {
+                mark(response.headers_mut(), value.clone(), traceparent.clone());
+                response
+            });
+            error.as_response_error().status_code()
+        }
+    };
+    traced.answered(status.as_u16());
+    tracing::debug!(status = status.as_u16(), "answered");
     outcome
 }

@@ -7,7 +7,7 @@ use candlewick_protocol::{ErrorKind, clipped};
 
 use crate::error::ApiError;
 use crate::wire::error::Fault;
-use crate::{chat, completions, health, load, models, responses, text};
+use crate::{admin, chat, completions, health, load, models, responses, text};
 
 /// All routes. A path that ends in `/` has lost it before it comes here.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -40,6 +40,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(post("/decode", text::decode))
         .service(post("/load_model", load::stream))
         .service(post("/reset", load::reset))
+        .service(get("/admin/config", admin::config))
+        .service(get("/admin/actors", admin::actors))
         .service(get("/health", health::health))
         .service(ping())
         .service(get("/ready", health::ready))

@@ -8,9 +8,10 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use candlewick_actors::{EventStream, Follower, JobLogWriter};
 use candlewick_protocol::{
-    Delta, ErrorKind, Event, Failure, FinishReason, Finished, GenerationRequest, LoadEvent, LocatedToken,
-    LoggedEvent, ModelCard, ModelRef, ModelStatus, Piece, Prompt, ResponseRecord, ServerStatus, Started,
-    StoredResponse, TextAnswer, TextOutput, TextRequest, TextTask, Usage,
+    ActorNode, ActorRole, ActorState, Delta, ErrorKind, Event, Failure, FinishReason, Finished,
+    GenerationRequest, LoadEvent, LocatedToken, LoggedEvent, ModelCard, ModelRef, ModelStatus, Piece, Prompt,
+    ResponseRecord, ServerStatus, Started, StoredResponse, TextAnswer, TextOutput, TextRequest, TextTask,
+    Usage,
 };
 use futures::future::{FutureExt, LocalBoxFuture};
 use serde_json::Value;
@@ -18,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::ApiSettings;
+use crate::LiveApi;
 use crate::backend::{Backend, Chain};
 
 type Submit = Box<dyn Fn(GenerationRequest) -> Result<EventStream, Failure> + Send + Sync>;
@@ -134,8 +135,23 @@ impl Backend for Scripted {
         std::future::ready(()).boxed_local()
     }
 
-    fn pinned(&self) -> Option<&ModelRef> {
-        self.pinned.as_ref()
+    fn pinned(&self) -> Option<ModelRef> {
+        self.pinned.clone()
+    }
+
+    fn observe(&self) -> ActorNode {
+        ActorNode {
+            role: ActorRole::Root,
+            name: String::new(),
+            state: ActorState::Running,
+            reason: None,
+            age_s: 1.0,
+            mailbox_depth: Some(0),
+            num_restarts: 0,
+            last_failure: None,
+            load: None,
+            children: Vec::new(),
+        }
     }
 
     fn list(&self) -> LocalBoxFuture<'_, Vec<ModelCard>> {
@@ -284,10 +300,10 @@ pub struct Front {
 }
 
 impl Front {
-    pub fn start(backend: Arc<Scripted>, settings: ApiSettings) -> Self {
+    pub fn start(backend: Arc<Scripted>, settings: impl Into<LiveApi>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
-        let server = crate::serve(listener, backend, settings, 1).expect("the server starts");
+        let server = crate::serve(listener, backend, settings.into(), 1).expect("the server starts");
         let handle = server.handle();
         actix_web::rt::spawn(server);
         Self { address, handle }

@@ -11,6 +11,7 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Version};
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use actix_web_lab::sse::{Data, Event as Frame, Sse};
+use candlewick_actors::SPANS;
 use candlewick_protocol::{Event, FinishReason, LoadStage, Piece, Progress, Started, StopCause, Usage};
 use futures::future;
 use futures::stream::{self, Stream, StreamExt};
@@ -214,10 +215,13 @@ fn error_frame(error: &ApiError) -> Frame {
 /// word. Nothing is written any more once the client has left.
 pub fn respond(request: &HttpRequest, frames: impl Stream<Item = Frame> + 'static) -> HttpResponse {
     let state = request.app_data::<web::Data<ApiState>>().expect("every route has the state");
-    let failpoints = state.settings().failpoints.clone();
+    let failpoints = state.live().failpoints().clone();
     let (id, gone) = (request_id::of(request), disconnect::token(request));
+    // Ends with the stream: after the last frame, or when the client leaves.
+    let span = tracing::info_span!(target: SPANS, "stream");
     let frames = frames.then(move |frame| {
         let failpoints = failpoints.clone();
+        let _open = &span;
         async move { fail::strike(&failpoints).await.map(|()| frame) }
     });
     let frames = AssertUnwindSafe(frames)

@@ -264,7 +264,7 @@ pub enum Quantization {
 }
 
 /// How to load a model.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoadOptions {
     /// Precision of the weights that are not quantised.
     pub dtype: DType,

@@ -156,6 +156,11 @@ struct Grant {
     draft: Vec<u32>,
 }
 
+/// One token of each step is left for prompts, however many sequences decode.
+fn num_places(max_running: usize, max_step_tokens: usize) -> usize {
+    max_running.min(max_step_tokens - 1).max(1)
+}
+
 impl Scheduler {
     /// A scheduler with nothing to do.
     ///
@@ -168,8 +173,7 @@ impl Scheduler {
             "nothing can ever run within {limits:?}"
         );
         Self {
-            // One token of each step is left for prompts, however many sequences decode.
-            limits: SchedulerLimits { max_running: max_running.min(max_step_tokens - 1).max(1), ..limits },
+            limits: SchedulerLimits { max_running: num_places(max_running, max_step_tokens), ..limits },
             blocks: BlockPool::new(num_blocks),
             running: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -182,6 +186,13 @@ impl Scheduler {
             pace: Pace::new(),
             speculation: limits.speculation.map(Speculating::new),
         }
+    }
+
+    /// Other limits on what a step holds, from the next plan on. Sequences beyond a lower one go on as others leave.
+    pub fn set_limits(&mut self, max_running: usize, max_step_tokens: usize) {
+        assert!(max_running > 0 && max_step_tokens > 0, "nothing could ever run");
+        self.limits.max_running = num_places(max_running, max_step_tokens);
+        self.limits.max_step_tokens = max_step_tokens;
     }
 
     /// Whether a sequence of so many tokens, prompt and output, could ever run here.

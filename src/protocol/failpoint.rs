@@ -129,6 +129,14 @@ pub struct Failpoints {
     model: Arc<str>,
 }
 
+/// Those of the same server, where the same model is at work.
+impl PartialEq for Failpoints {
+    fn eq(&self, other: &Self) -> bool {
+        self.shared.as_ref().map(Arc::as_ptr) == other.shared.as_ref().map(Arc::as_ptr)
+            && self.model == other.model
+    }
+}
+
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,

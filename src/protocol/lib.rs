@@ -15,6 +15,7 @@ mod quote;
 mod record;
 mod request;
 mod text;
+mod tree;
 
 pub use constraint::{Constraint, JsonLayout, OutputForm, TaggedStructure};
 pub use error::{ErrorKind, Failure};
@@ -33,3 +34,4 @@ pub use request::{
     merge_sampling,
 };
 pub use text::{LocatedToken, TextAnswer, TextOutput, TextRequest, TextTask};
+pub use tree::{ActorNode, ActorRole, ActorState, LoadPosition};

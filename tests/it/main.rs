@@ -14,6 +14,7 @@ mod gguf;
 #[path = "../../src/hub/tests/support/hub.rs"]
 mod hub;
 mod kernels;
+mod live_config;
 mod loading;
 mod memory;
 mod overload;

@@ -90,9 +90,10 @@ async fn a_request_that_hangs_is_told_so_and_alone() {
     let world = impatient().await;
     let undisturbed = world.answer(demanding()).await.substance();
     for place in [FailPlace::Request, FailPlace::Tokenizer] {
+        let before = world.failpoints.num_struck();
         world.failpoints.arm(fail(place, FailAction::Hang, 0));
         let stream = world.submit(demanding()).await;
-        eventually("it hangs", || world.failpoints.num_struck() > 0).await;
+        eventually("it hangs", || world.failpoints.num_struck() > before).await;
         assert_eq!(world.answer(demanding()).await.substance(), undisturbed);
         let failure = read_all(2, stream).await.failure();
         assert_eq!(failure.kind, ErrorKind::Internal);

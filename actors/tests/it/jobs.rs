@@ -33,6 +33,7 @@ async fn world(dir: &Path, rule: FakeRule) -> World {
         failpoints: Failpoints::default(),
         archive: Some(Archive::open(&archive).expect("the folder is free")),
         memory: None,
+        settings_source: None,
     };
     World {
         gateway: Gateway::start(parts).await.expect("the tree starts"),

@@ -85,6 +85,7 @@ async fn start(source: Arc<dyn ModelSource>) -> Gateway {
         failpoints: Failpoints::default(),
         archive: None,
         memory: None,
+        settings_source: None,
     };
     Gateway::start(parts).await.expect("the tree starts")
 }

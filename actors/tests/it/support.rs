@@ -1,6 +1,7 @@
 //! A tree over a fake model, and clients that hold every stream to the grammar. Nothing here sleeps to let something
 //! happen: gates hold the model up, and [`eventually`] waits for a condition.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ pub const MODELS: [&str; 3] = ["fake/a", "fake/b", "fake/a@dev"];
 pub fn settings() -> TreeSettings {
     TreeSettings {
         pinned: None,
+        preload: Vec::new(),
+        aliases: BTreeMap::new(),
+        sampling: SamplingOptions::default(),
         model_timeout: None,
         max_running: 8,
         max_queued: 64,
@@ -77,6 +81,7 @@ impl World {
             failpoints: failpoints.clone(),
             archive: None,
             memory,
+            settings_source: None,
         };
         Self { gateway: Gateway::start(parts).await.expect("the tree starts"), factory, failpoints }
     }

@@ -29,7 +29,7 @@ pub async fn create(
     state: web::Data<ApiState>,
     body: JsonBody,
 ) -> Result<HttpResponse, ApiError> {
-    let call = read_responses(body.0, request_id::of(&request), state.settings())?;
+    let call = read_responses(body.0, request_id::of(&request), &state.settings())?;
     let gone = disconnect::token(&request);
     let answer = gone.run_until_cancelled(answer(&request, &state, call)).await;
     answer.unwrap_or_else(|| Err(disconnect::client_closed()))
@@ -41,7 +41,7 @@ pub async fn input_tokens(
     state: web::Data<ApiState>,
     body: JsonBody,
 ) -> Result<HttpResponse, ApiError> {
-    let mut call = read_responses(body.0, request_id::of(&request), state.settings())?;
+    let mut call = read_responses(body.0, request_id::of(&request), &state.settings())?;
     // Nothing is generated, and nothing is kept.
     (call.background, call.store) = (false, Some(false));
     call.generation.sampling.max_tokens = Some(0);

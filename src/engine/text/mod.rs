@@ -37,9 +37,11 @@ use crate::{GenerationDefaults, LoadError, ModelFiles, TokenScore};
 /// All that a model needs to read and write text. Made once at load, shared by its requests.
 pub struct TextProcessor {
     tokenizer: Arc<ModelTokenizer>,
-    pub(crate) grammars: Grammars,
-    templates: Option<ChatTemplates>,
-    template_kwargs: Map<String, Value>,
+    pub(crate) grammars: Arc<Grammars>,
+    /// What the repository says, whatever the options say over it.
+    shipped: Arc<Shipped>,
+    options: TextOptions,
+    templates: Option<Arc<ChatTemplates>>,
     generation_defaults: GenerationDefaults,
     infill: Option<Infill>,
     /// How the model marks reasoning, if it is known to reason.
@@ -53,8 +55,15 @@ pub struct TextProcessor {
     failpoints: Failpoints,
 }
 
+/// What a repository says about text.
+struct Shipped {
+    model_type: Option<String>,
+    templates: Option<Arc<ChatTemplates>>,
+    response_template: Option<Value>,
+}
+
 /// How to make a text processor, beside what the repository says.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct TextOptions {
     /// A chat template in place of the repository's: its text.
     pub chat_template: Option<String>,
@@ -88,22 +97,59 @@ impl TextProcessor {
     /// here: it fails the chats, and the model can still be given plain prompts.
     pub fn load(files: &ModelFiles, options: &TextOptions) -> Result<Self, LoadError> {
         let config = files.json("config.json")?.unwrap_or(Value::Null);
-        let tokenizer = ModelTokenizer::load(files, config["model_type"].as_str())?;
+        let model_type = config["model_type"].as_str();
+        let tokenizer = ModelTokenizer::load(files, model_type)?;
         let templates = match &options.chat_template {
-            Some(source) => Some(ChatTemplates::of_option(source)?),
+            // What would not be used is no reason to refuse the model.
+            Some(_) => ChatTemplates::load(files).ok().flatten(),
             None => ChatTemplates::load(files)?,
         };
+        let shipped = Arc::new(Shipped {
+            model_type: model_type.map(String::from),
+            templates: templates.map(Arc::new),
+            response_template: response_template(files)?,
+        });
         let generation_config = files.json("generation_config.json")?;
         let mut generation_defaults = GenerationDefaults::from_json(generation_config.as_ref(), &config);
         if generation_defaults.eos_token_ids.is_empty() {
             generation_defaults.eos_token_ids.extend(tokenizer.named_id("eos_token"));
         }
-        let shipped = response_template(files)?;
+        let tokenizer = Arc::new(tokenizer);
+        let grammars = Arc::new(Grammars::new(tokenizer.clone()));
+        Self::of(tokenizer, grammars, shipped, generation_defaults, options.clone())
+    }
+
+    /// The same by other options. Blocks, for a moment: the tokenizer is shared.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn with_options(&self, options: TextOptions) -> Result<Self, LoadError> {
+        let defaults = self.generation_defaults.clone();
+        Self::of(self.tokenizer.clone(), self.grammars.clone(), self.shipped.clone(), defaults, options)
+    }
+
+    /// The options that it was made by.
+    pub fn options(&self) -> &TextOptions {
+        &self.options
+    }
+
+    fn of(
+        tokenizer: Arc<ModelTokenizer>,
+        grammars: Arc<Grammars>,
+        shipped: Arc<Shipped>,
+        generation_defaults: GenerationDefaults,
+        options: TextOptions,
+    ) -> Result<Self, LoadError> {
+        let templates = match &options.chat_template {
+            Some(source) => Some(Arc::new(ChatTemplates::of_option(source)?)),
+            None => shipped.templates.clone(),
+        };
         // Without the backslashes of its patterns.
-        let response_words = shipped.as_ref().map(|template| template.to_string().replace('\\', ""));
+        let response_words =
+            shipped.response_template.as_ref().map(|template| template.to_string().replace('\\', ""));
         let response_words = response_words.unwrap_or_default();
         let signs = Signs {
-            model_type: config["model_type"].as_str(),
+            model_type: shipped.model_type.as_deref(),
             in_template: &|text| {
                 response_words.contains(text)
                     || templates.as_ref().is_some_and(|templates| templates.mention(text))
@@ -115,8 +161,8 @@ impl TextProcessor {
             None => ToolSyntax::of(&signs),
         };
         let reasoning_syntax = ReasoningSyntax::of(&signs);
-        let response_template = match (shipped, &options.tool_call_parser) {
-            (Some(template), None) => match ResponseTemplate::new(&template) {
+        let response_template = match (&shipped.response_template, &options.tool_call_parser) {
+            (Some(template), None) => match ResponseTemplate::new(template) {
                 Ok(template) => Some(Arc::new(template)),
                 Err(why) => {
                     tracing::warn!(
@@ -128,19 +174,19 @@ impl TextProcessor {
             },
             _ => None,
         };
-        let tokenizer = Arc::new(tokenizer);
         Ok(Self {
             response_marks: tokenizer.special_ids(|token| response_words.contains(token)),
             response_template,
             infill: Infill::of(&tokenizer),
             reasoning_syntax,
             tool_syntax,
-            template_kwargs: options.template_kwargs.clone(),
             generation_defaults,
-            grammars: Grammars::new(tokenizer.clone()),
+            grammars,
             tokenizer,
             templates,
             failpoints: options.failpoints.clone(),
+            shipped,
+            options,
         })
     }
 

@@ -94,13 +94,13 @@ impl TextProcessor {
             ));
         }
         let own = chat.chat_template.as_deref().map(ChatTemplates::of_request).transpose()?;
-        let Some(templates) = own.as_ref().or(self.templates.as_ref()) else {
+        let Some(templates) = own.as_ref().or(self.templates.as_deref()) else {
             let message = "this model has no chat template, so it cannot be given messages; start the server with \
                            --chat-template, or use /v1/completions with a prompt of your own";
             return Err(Failure::invalid("messages", message));
         };
         let mut variables = self.tokenizer.named_tokens().clone();
-        variables.extend(self.template_kwargs.clone());
+        variables.extend(self.options.template_kwargs.clone());
         // A request that says how hard to think says whether to: over the server's setting, under its own variables.
         if let Some(effort) = chat.template_kwargs.get("reasoning_effort").and_then(Value::as_str) {
             for switch in THINKING_SWITCHES {

@@ -47,8 +47,10 @@ pub fn request(
     body: Option<&Value>,
 ) -> Answer {
     let body = body.map(Value::to_string).unwrap_or_default();
-    let mut head =
-        format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n", body.len());
+    let mut head = format!("{method} {path} HTTP/1.1\r\ncontent-length: {}\r\n", body.len());
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        head.push_str("host: localhost\r\n");
+    }
     if !body.is_empty() {
         head.push_str("content-type: application/json\r\n");
     }

@@ -1,16 +1,19 @@
 //! Servers for tests: each on a port of its own, with actors and HTTP threads of its own, stopped when dropped.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use candlewick::live_settings::Watched;
 use candlewick::settings::{FlagValue, Settings, Sources};
-use candlewick::{Server, start_with};
-use candlewick_actors::{Gateway, TreeParts, TreeSettings};
-use candlewick_api::ApiSettings;
+use candlewick::settings_files::SettingsFiles;
+use candlewick::{Server, start_watched, start_with};
+use candlewick_actors::{Gateway, ReloadOutcome, TreeParts, TreeSettings};
+use candlewick_api::{ApiSettings, LiveApi};
 use candlewick_engine::fake::{FakeFactory, FakeRule, FakeSource};
-use candlewick_protocol::Failpoints;
+use candlewick_protocol::{Failpoints, SamplingOptions};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -58,13 +61,37 @@ impl TestServer {
         Self { runtime, running: Some(Running::Whole(server)), address, fake: None, failpoints }
     }
 
+    /// As the program starts it with a settings file, which it follows.
+    pub fn watching(file: &Path) -> Self {
+        let runtime = runtime();
+        let files = SettingsFiles {
+            named: Some(file.into()),
+            flags: vec![FlagValue::new("port", "0"), FlagValue::new("store", false)],
+            env: fixture_hub().map(|(name, value)| (name.into(), value.into())).into(),
+            working_dir: std::env::temp_dir(),
+        };
+        let sources = files.read().expect("the file is there");
+        let (settings, layered) = Settings::load_layered(&sources).expect("the settings are good");
+        let watched = Watched { files, layered, log: None };
+        let failpoints = Failpoints::new();
+        let server = runtime
+            .block_on(start_watched(settings, failpoints.clone(), Some(watched)))
+            .expect("the server starts");
+        let address = server.addr();
+        Self { runtime, running: Some(Running::Whole(server)), address, fake: None, failpoints }
+    }
+
+    /// Has the settings read anew, as SIGHUP does.
+    pub fn reload(&self) -> ReloadOutcome {
+        self.runtime.block_on(self.gateway().reload_settings()).expect("somebody looks after the settings")
+    }
+
     /// A model without weights that does as the test tells it, under the name `fake/model`.
     pub fn fake(rule: FakeRule, adjust: impl FnOnce(&mut TreeSettings, &mut ApiSettings)) -> Self {
         let runtime = runtime();
         let factory = Arc::new(FakeFactory::new(rule));
         let failpoints = Failpoints::new();
-        let (mut tree, mut api) =
-            (tree_settings(), ApiSettings { failpoints: failpoints.clone(), ..ApiSettings::default() });
+        let (mut tree, mut api) = (tree_settings(), ApiSettings::default());
         adjust(&mut tree, &mut api);
         let parts = TreeParts {
             sources: vec![Arc::new(FakeSource::new(["fake/model", "fake/other"]))],
@@ -73,12 +100,14 @@ impl TestServer {
             failpoints: failpoints.clone(),
             archive: None,
             memory: None,
+            settings_source: None,
         };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let (gateway, handle) = runtime.block_on(async {
             let gateway = Gateway::start(parts).await.expect("the tree grows");
-            let server = candlewick_api::server(listener, gateway.clone(), api, 2).expect("HTTP starts");
+            let live = LiveApi::from(api).failing_at(failpoints.clone());
+            let server = candlewick_api::server(listener, gateway.clone(), live, 2).expect("HTTP starts");
             let handle = server.handle();
             tokio::spawn(server);
             (gateway, handle)
@@ -185,6 +214,9 @@ fn runtime() -> Runtime {
 fn tree_settings() -> TreeSettings {
     TreeSettings {
         pinned: None,
+        preload: Vec::new(),
+        aliases: BTreeMap::new(),
+        sampling: SamplingOptions::default(),
         model_timeout: None,
         max_running: 8,
         max_queued: 8,
