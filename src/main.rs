@@ -51,10 +51,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 settings.telemetry.as_ref().map(Telemetry::start).transpose()?
             };
             let log = logging::init(&settings.log, telemetry.as_ref());
-            let served = block_on(runtime, serve::run(&args, settings, Watched { files, layered, log }));
+            let served = runtime.block_on(serve::run(&args, settings, Watched { files, layered, log }));
+            // The last spans are sent from the runtime.
             if let Some(telemetry) = telemetry {
                 telemetry.shutdown();
             }
+            runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
             served
         }
         Command::Chat(args) => {

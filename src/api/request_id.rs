@@ -61,7 +61,8 @@ pub async fn attach<B: MessageBody + 'static>(
     }
     request.extensions_mut().insert(id);
 
-    let mut outcome = next.call(request).instrument(span.clone()).await;
+    // In both: where the log is so quiet that it has no span, the trace goes on.
+    let mut outcome = next.call(request).instrument(span.clone()).instrument(traced.span.clone()).await;
     let _in_span = span.enter();
     let traceparent = traced.traceparent();
     let status = match &mut outcome {

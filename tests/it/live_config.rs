@@ -73,7 +73,7 @@ fn variant(i: usize) -> String {
          reasoning = \"{}\"\nchat_template = {:?}\nchat_template_kwargs = {{ depth = {i} }}\naliases = {{ other = \"{EMBER}\" }}\n\
          [engine]\nmax_running = {}\nmax_queued = {}\nmax_batch_tokens = {}\nstream_capacity = {}\n\
          [log]\nlevel = \"{}\"\n",
-        i % 2 == 0,
+        i.is_multiple_of(2),
         pick(["1s", "50ms", "3s"]),
         1 + i % 4,
         1 + i % 9,

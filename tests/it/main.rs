@@ -24,3 +24,4 @@ mod sdk;
 mod shape;
 mod soak;
 mod support;
+mod telemetry;

@@ -1,5 +1,6 @@
 //! What tests stand on: a server in this process, a raw HTTP client, and waiting for something to become true.
 
+pub mod collector;
 pub mod http;
 pub mod program;
 pub mod server;
