@@ -146,7 +146,8 @@ pub fn card(model: &ModelRef, created: u64, status: ModelStatus) -> ModelCard {
         Some((owner, _)) if !model.is_path() => owner.into(),
         _ => String::new(),
     };
-    ModelCard { id: display_id(model), created, owned_by, status, max_model_len: None, revision: None }
+    let id = display_id(model);
+    ModelCard { id, alias_of: None, created, owned_by, status, max_model_len: None, revision: None }
 }
 
 #[cfg(test)]

@@ -299,7 +299,8 @@ impl Gateway {
         }
         for (alias, model) in &self.tree.settings().aliases {
             if let (Some(card), Ok(alias)) = (cards.get(&model.canonical()), alias.parse()) {
-                let card = ModelCard { id: display_id(&alias), ..card.clone() };
+                let alias_of = Some(card.id.clone());
+                let card = ModelCard { id: display_id(&alias), alias_of, ..card.clone() };
                 cards.insert(alias.canonical(), card);
             }
         }

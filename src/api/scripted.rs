@@ -157,6 +157,7 @@ impl Backend for Scripted {
     fn list(&self) -> LocalBoxFuture<'_, Vec<ModelCard>> {
         assert!(!self.list_panics, "the script says so");
         let card = |id: &str, status| ModelCard {
+            alias_of: None,
             id: id.to_owned(),
             created: 1_700_000_000,
             owned_by: "acme".to_owned(),

@@ -89,6 +89,8 @@ pub enum ModelStatus {
 pub struct ModelCard {
     /// The id to use in requests: `repo`, or `repo@revision` for anything but `main`, with `:file` for a GGUF file.
     pub id: String,
+    /// The model that answers to it, where the id is another name for one.
+    pub alias_of: Option<String>,
     /// When the model was last modified, in seconds since 1970.
     pub created: u64,
     /// The part of the repository's name before the `/`; empty if there is none.

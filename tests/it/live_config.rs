@@ -246,6 +246,7 @@ fn a_name_moves_from_one_model_to_another_while_the_first_goes_on() {
     };
     eventually("both are loaded", || ready(&configured, blue) && ready(&configured, green));
     assert!(ready(&configured, "chat"), "the name is listed as a model");
+    assert_eq!(configured.get("/v1/models/chat", &[]).json()["root"], blue);
     let body = |model: &str| {
         chat_body(model, "Count", json!({"stream": true, "max_tokens": 24, "ignore_eos": true}))
     };

@@ -7,7 +7,7 @@ use crate::wire::models::{LoadFrame, LoadProgress, Model};
 /// A model as `/v1/models` lists it.
 pub fn model(card: ModelCard) -> Model {
     Model {
-        root: card.id.clone(),
+        root: card.alias_of.unwrap_or_else(|| card.id.clone()),
         id: card.id,
         object: "model",
         created: card.created,

@@ -22,7 +22,7 @@ pub struct Model {
     pub created: u64,
     /// The part of its name before the `/`.
     pub owned_by: String,
-    /// The model it is made of: itself.
+    /// The model that answers: itself, or what it is another name for.
     pub root: String,
     /// The base model of an adapter.
     pub parent: Option<String>,
