@@ -65,6 +65,8 @@ pub enum BatcherMsg {
     },
     /// The settings have changed.
     SettingsChanged,
+    /// Memory is short: drop what was cached of prompts, and give back the blocks that nobody holds.
+    DropPrefixes,
     /// The stepper has made the model.
     ModelStarted(Box<dyn Model>),
     /// A step is done, and the model is home.
@@ -140,6 +142,8 @@ pub struct BatcherState {
     stepper: Stepper,
     requests: HashMap<RequestKey, Admitted>,
     turns: Turns,
+    /// Memory is short: once the model is home.
+    must_drop_prefixes: bool,
     max_running: usize,
     /// The counts that the metrics know of.
     counted: SchedulerCounts,
@@ -191,6 +195,7 @@ impl Actor for Batcher {
             stepper,
             requests: HashMap::new(),
             turns: Turns::default(),
+            must_drop_prefixes: false,
             max_running,
             counted: SchedulerCounts::default(),
             metrics,
@@ -222,6 +227,7 @@ impl Actor for Batcher {
             BatcherMsg::Forget(request) => state.forget(request),
             BatcherMsg::Grant { request, num_news } => state.grant(request, num_news),
             BatcherMsg::SettingsChanged => state.take_settings(),
+            BatcherMsg::DropPrefixes => state.must_drop_prefixes = true,
             BatcherMsg::ModelStarted(model) => {
                 vitals.end_step();
                 state.model = Some(model);
@@ -327,7 +333,10 @@ impl BatcherState {
 
     /// Sends the model away with the next plan, if it is here and there is one.
     fn step_if_idle(&mut self) -> Result<(), StepperGone> {
-        let Some(model) = self.model.take() else { return Ok(()) };
+        let Some(mut model) = self.model.take() else { return Ok(()) };
+        if std::mem::take(&mut self.must_drop_prefixes) {
+            model.release(&self.scheduler.drop_prefixes());
+        }
         let Some(plan) = self.plan() else {
             self.model = Some(model);
             return Ok(());

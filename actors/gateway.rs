@@ -26,6 +26,7 @@ use crate::lost;
 use crate::metrics::Metrics;
 use crate::observe::observe;
 use crate::outlet::{Outlet, lost};
+use crate::pressure::Pressure;
 use crate::registry::RegistryMsg;
 use crate::request::{Submission, naming};
 use crate::root::{Root, RootArgs, RootMsg};
@@ -83,6 +84,7 @@ impl Gateway {
             board: Board::new(),
             census: Census::new(),
             memory: parts.memory,
+            pressure: Pressure::new(),
             metrics: Metrics::new(),
             failpoints: parts.failpoints,
             next_key: AtomicU64::new(1),
@@ -142,6 +144,7 @@ impl Gateway {
                 return Err(Failure::invalid("model", message));
             }
         }
+        self.tree.pressure.admit().inspect_err(|_| self.tree.metrics.memory_refused("request"))?;
         let settings = self.tree.settings();
         let limits = AdmissionLimits { max_running: settings.max_running, max_queued: settings.max_queued };
         let num_sequences =

@@ -8,11 +8,12 @@
 //! │       ├── loader           lives while loading: resolve → download → tokenizer → config → weights
 //! │       ├── batcher          owns KV cache and scheduler; its stepper thread runs the forward pass
 //! │       └── request …        one per request in flight; turns news into events; owns the channel to the HTTP body
-//! └── jobs                     background responses: from events to the archive, whoever listens
+//! ├── jobs                     background responses: from events to the archive, whoever listens
+//! └── memory watch             measures what is left, and gives up what can be given up
 //! ```
 //!
 //! [`Gateway`] is all that other rooms see; no actor crosses it. Beside the actors stand the pure parts that decide:
-//! admission, restarts, quarantine, progress, capacity, generation. What outlives an actor is shared by all of them in
+//! admission, restarts, quarantine, progress, capacity, pressure, generation. What outlives an actor is shared by all of them in
 //! one `Tree`. What is promised about order, cancellation and crashes is in `docs/runtime-semantics.md`.
 
 mod admission;
@@ -28,11 +29,13 @@ mod jobs;
 mod loader;
 mod lost;
 mod memory;
+mod memory_watch;
 mod metrics;
 mod model;
 mod observe;
 mod outlet;
 mod prepare;
+mod pressure;
 mod progress;
 mod pulse;
 mod quarantine;

@@ -12,6 +12,7 @@ use candlewick_protocol::ModelRef;
 use ractor::ActorRef;
 use tokio::sync::oneshot;
 
+use crate::pressure::Level;
 use crate::registry::RegistryMsg;
 use crate::tree::{Tree, tell};
 
@@ -90,20 +91,23 @@ pub async fn make_room(
         let memory = memory.clone();
         let uses = tokio::task::spawn_blocking(move || memory.read()).await.unwrap_or_default();
         let Some(tightest) = uses.into_iter().min_by_key(MemoryUse::free_bytes) else { return Ok(()) };
-        if needed <= tightest.free_bytes() {
+        // What would bring us to where idle models are unloaded is not loaded: it would be the next to go.
+        let kept_free = tightest.limit_bytes as f64 * (1.0 - Level::UnloadIdle.threshold());
+        if needed.saturating_add(kept_free as u64) <= tightest.free_bytes() {
             return Ok(());
         }
         let (reply, is_freed) = oneshot::channel();
         tell(registry, RegistryMsg::EvictIdle(reply.into()));
         if !is_freed.await.unwrap_or(false) {
             return Err(LoadError::OutOfMemory(format!(
-                "model '{model}' takes at least {} of memory, {} of them for its weights, and {} are free of the {} that {} \
-                 has; unload another model, quantise this one (--quantization), or choose a smaller one",
+                "model '{model}' takes at least {} of memory, {} of them for its weights, and {} are free of the {} that {} has, of \
+                 which {} stay free; unload another model, quantise this one (--quantization), or choose a smaller one",
                 Megabytes(needed),
                 Megabytes(weight_bytes),
                 Megabytes(tightest.free_bytes()),
                 Megabytes(tightest.limit_bytes),
                 tightest.whose,
+                Megabytes(kept_free as u64),
             )));
         }
     }

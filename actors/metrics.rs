@@ -12,6 +12,8 @@ use prometheus::{
 };
 
 use crate::census::{Census, Person};
+use crate::memory::MemoryUse;
+use crate::pressure::Level;
 
 const MODEL: &[&str] = &["model_name"];
 const ROLE: &[&str] = &["role"];
@@ -37,6 +39,7 @@ pub struct Metrics {
     num_actors: IntGauge,
     mailbox_depth: IntGaugeVec,
     actor_crashes: IntCounterVec,
+    memory: MemorySeries,
     num_requests_running: GaugeVec,
     num_requests_waiting: GaugeVec,
     kv_cache_usage: GaugeVec,
@@ -131,6 +134,7 @@ impl Metrics {
             num_actors,
             mailbox_depth,
             actor_crashes,
+            memory: MemorySeries::new(&registry),
             num_requests_running: gauge("vllm:num_requests_running", "Requests that are generating."),
             num_requests_waiting: gauge(
                 "vllm:num_requests_waiting",
@@ -230,6 +234,23 @@ impl Metrics {
         Counted(self.models_loaded.clone())
     }
 
+    /// How much is used of the tightest limit, and what is given up for it.
+    pub fn memory_measured(&self, tightest: &MemoryUse, level: Level) {
+        self.memory.used_bytes.set(tightest.used_bytes as f64);
+        self.memory.limit_bytes.set(tightest.limit_bytes as f64);
+        self.memory.level.set(level as i64);
+    }
+
+    /// Something more is given up.
+    pub fn memory_step(&self, level: Level) {
+        self.memory.steps.with_label_values(&[level.name()]).inc();
+    }
+
+    /// Something was refused because memory is short.
+    pub fn memory_refused(&self, what: &str) {
+        self.memory.refused.with_label_values(&[what]).inc();
+    }
+
     /// All series in Prometheus' text format 0.0.4, with what the census knows at this moment.
     pub fn text(&self, census: &Census) -> String {
         self.num_actors.set(census.count() as i64);
@@ -243,6 +264,58 @@ impl Metrics {
         }
         // The encoder fails only on a broken family, and every family above is made by this file.
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+/// What is told of memory.
+struct MemorySeries {
+    used_bytes: Gauge,
+    limit_bytes: Gauge,
+    level: IntGauge,
+    steps: CounterVec,
+    refused: CounterVec,
+}
+
+impl MemorySeries {
+    fn new(registry: &Registry) -> Self {
+        let gauge = |name: &str, help: &str| {
+            let gauge = Gauge::new(name, help).expect(VALID);
+            registry.register(Box::new(gauge.clone())).expect(UNIQUE);
+            gauge
+        };
+        let counter = |name: &str, help: &str, label: &str, values: &[&str]| {
+            let counter = CounterVec::new(Opts::new(name, help), &[label]).expect(VALID);
+            // Zero until it happens, rather than absent.
+            values.iter().for_each(|value| counter.with_label_values(&[*value]).inc_by(0.0));
+            registry.register(Box::new(counter.clone())).expect(UNIQUE);
+            counter
+        };
+        let level = IntGauge::new(
+            "candlewick_memory_pressure",
+            "What is given up because memory is short: 0 nothing, 1 prefixes, 2 long prompts, 3 idle models, 4 requests.",
+        );
+        let level = level.expect(VALID);
+        registry.register(Box::new(level.clone())).expect(UNIQUE);
+        Self {
+            used_bytes: gauge(
+                "candlewick_memory_used_bytes",
+                "What is used of the tightest limit on memory.",
+            ),
+            limit_bytes: gauge("candlewick_memory_limit_bytes", "The tightest limit on memory."),
+            level,
+            steps: counter(
+                "candlewick_memory_pressure_steps_total",
+                "How often something more was given up because memory was short.",
+                "step",
+                &Level::STEPS.map(Level::name),
+            ),
+            refused: counter(
+                "candlewick_memory_refused_total",
+                "Requests that were refused because memory was short.",
+                "what",
+                &["request", "long_prompt"],
+            ),
+        }
     }
 }
 

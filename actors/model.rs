@@ -61,6 +61,8 @@ pub enum ModelMsg {
     SettingsChanged,
     /// How the model reads and writes text, by changed settings.
     Retold(Box<Result<TextProcessor, LoadError>>),
+    /// Memory is short: drop what was cached of prompts.
+    DropPrefixes,
     /// The server stops: end everything with this failure.
     End(Failure),
     /// The load has come this far.
@@ -233,6 +235,7 @@ impl Actor for ModelSupervisor {
             ModelMsg::Evict(reply) => state.evict(&myself, reply),
             ModelMsg::SettingsChanged => state.take_settings(&myself),
             ModelMsg::Retold(processor) => state.take_processor(*processor),
+            ModelMsg::DropPrefixes => state.drop_prefixes(),
             ModelMsg::End(failure) => state.end(&myself, failure),
             ModelMsg::LoadProgress { attempt, progress } => state.advance(attempt, progress),
             ModelMsg::Loaded { attempt, model } => state.finish_load(&myself, attempt, model).await,
@@ -332,6 +335,12 @@ impl ModelState {
             let _ = reply.send(Ok(()));
         });
         self.settle(myself);
+    }
+
+    fn drop_prefixes(&self) {
+        if let Phase::Loaded { batcher: Some(batcher), .. } = &self.phase {
+            tell(batcher, BatcherMsg::DropPrefixes);
+        }
     }
 
     fn evict(&mut self, myself: &ActorRef<ModelMsg>, reply: RpcReplyPort<bool>) {

@@ -10,7 +10,7 @@ use crate::tree::Tree;
 pub fn observe(tree: &Tree) -> ActorNode {
     let people = tree.census.people_alive();
     let mut root = nodes(tree, &people, ActorRole::Root, None).pop().unwrap_or_else(|| stopped(tree));
-    root.children = [ActorRole::Settings, ActorRole::Models, ActorRole::Jobs]
+    root.children = [ActorRole::Settings, ActorRole::MemoryWatch, ActorRole::Models, ActorRole::Jobs]
         .into_iter()
         .flat_map(|role| nodes(tree, &people, role, None))
         .collect();

@@ -54,6 +54,8 @@ pub enum RegistryMsg {
     },
     /// Unload the model that nobody uses and that was asked for longest ago. Told whether there was one.
     EvictIdle(RpcReplyPort<bool>),
+    /// Memory is short: drop what was cached of prompts.
+    DropPrefixes,
     /// Unload every model and end all requests.
     Reset(RpcReplyPort<()>),
     /// The settings have changed: load what is to be loaded, and pass it on.
@@ -135,6 +137,9 @@ impl Actor for ModelRegistry {
             },
             RegistryMsg::Unload { model, force, reply } => state.unload(&model, force, reply),
             RegistryMsg::EvictIdle(reply) => state.evict_idle(reply),
+            RegistryMsg::DropPrefixes => {
+                state.models.values().for_each(|entry| tell(&entry.supervisor, ModelMsg::DropPrefixes));
+            }
             RegistryMsg::Reset(reply) => state.reset(reply),
             RegistryMsg::SettingsChanged => state.settings_changed(&myself).await?,
             RegistryMsg::End(failure) => {

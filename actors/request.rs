@@ -132,6 +132,8 @@ pub struct RequestState {
     /// While the reader is behind: watches for room.
     room_watch: Option<AbortOnDropHandle<()>>,
     preparation: Option<AbortOnDropHandle<()>>,
+    /// What a token of its model takes in the cache.
+    kv_bytes_per_token: u64,
     is_queued_told: bool,
     last_token: Option<Instant>,
     gauge: RequestGauge,
@@ -165,6 +167,7 @@ impl Actor for Request {
             num_ungranted: 0,
             room_watch: None,
             preparation: None,
+            kv_bytes_per_token: 0,
             is_queued_told: false,
             last_token: None,
             gauge: RequestGauge::waiting(metrics),
@@ -225,6 +228,7 @@ impl RequestState {
         let Some(request) = self.request.take() else { return };
         self.trace.enter(Stage::Queue);
         self.trace.answered_by(&model.id);
+        self.kv_bytes_per_token = model.weights.info().kv_bytes_per_token;
         let (key, myself, settings) = (self.key, myself.clone(), self.tree.settings());
         let at_most = settings.hang_timeout + TIME_PER_PROMPT_BYTE * num_prompt_bytes(&request.prompt) as u32;
         let metrics = self.gauge.metrics().clone();
@@ -246,6 +250,12 @@ impl RequestState {
                     self.measure(&effects);
                     self.outbox.extend(effects.events);
                     return self.flush(myself);
+                }
+                let num_prompt_tokens = generation.num_prompt_tokens() as u64;
+                let kv_bytes = num_prompt_tokens.saturating_mul(self.kv_bytes_per_token);
+                if let Err(failure) = self.tree.pressure.admit_prompt(num_prompt_tokens, kv_bytes) {
+                    self.tree.metrics.memory_refused("long_prompt");
+                    return self.fail(myself, failure);
                 }
                 self.gauge.metrics().prompt_tokens.inc_by(generation.num_prompt_tokens() as f64);
                 self.generation = Some(generation);

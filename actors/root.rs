@@ -1,5 +1,5 @@
-//! The root of the tree: one-for-one supervisor of the registry, of background jobs and of the settings, with no work of its
-//! own.
+//! The root of the tree: one-for-one supervisor of the registry, of background jobs, of the settings and of the memory
+//! watch, with no work of its own.
 //!
 //! It never gives up: without a registry there is no server, so each is restarted as often as it takes, ever more slowly.
 
@@ -17,12 +17,13 @@ use crate::TreeSettings;
 use crate::archive::Archive;
 use crate::census::Presence;
 use crate::jobs::{Jobs, JobsMsg};
+use crate::memory_watch::{MemoryWatch, MemoryWatchArgs};
 use crate::registry::{ModelRegistry, RegistryMsg};
 use crate::restart::{RestartLog, RestartPolicy, Verdict};
 use crate::settings::{SettingsArgs, SettingsKeeper, SettingsMsg, SettingsSource};
 use crate::tree::{Tree, tell_after};
 
-/// Supervises the registry, the jobs and the settings.
+/// Supervises the registry, the jobs, the settings and the memory watch.
 pub struct Root;
 
 /// What the root is told.
@@ -40,6 +41,8 @@ pub enum Child {
     Jobs,
     /// Who looks after the settings.
     Settings,
+    /// Who sees to it that memory lasts.
+    MemoryWatch,
 }
 
 impl Child {
@@ -48,6 +51,7 @@ impl Child {
             Self::Registry => ActorRole::Models,
             Self::Jobs => ActorRole::Jobs,
             Self::Settings => ActorRole::Settings,
+            Self::MemoryWatch => ActorRole::MemoryWatch,
         }
     }
 }
@@ -102,7 +106,7 @@ impl Actor for Root {
     ) -> Result<RootState, ActorProcessingErr> {
         let presence = args.tree.census.join(ActorRole::Root, "", myself.get_id());
         let mut state = RootState { args, children: HashMap::new(), restarts: HashMap::new(), presence };
-        for child in [Child::Registry, Child::Jobs, Child::Settings] {
+        for child in [Child::Registry, Child::Jobs, Child::Settings, Child::MemoryWatch] {
             state.start(&myself, child).await?;
         }
         Ok(state)
@@ -160,6 +164,14 @@ impl RootState {
                 let (keeper, _) = Actor::spawn_linked(None, SettingsKeeper, args, me).await?;
                 announce(&self.args.settings, keeper)
             }
+            Child::MemoryWatch => {
+                // Where the system says nothing of memory there is nothing to watch.
+                let Some(memory) = tree.memory.clone() else { return Ok(()) };
+                let registry = self.args.registry.subscribe();
+                let args = MemoryWatchArgs { tree, memory, registry };
+                let (watch, _) = Actor::spawn_linked(None, MemoryWatch, args, me).await?;
+                watch.get_id()
+            }
         };
         self.children.insert(id, child);
         Ok(())
@@ -177,6 +189,8 @@ impl RootState {
             Child::Registry => _ = self.args.registry.send_replace(None),
             Child::Jobs => _ = self.args.jobs.send_replace(None),
             Child::Settings => _ = self.args.settings.send_replace(None),
+            // Nobody asks it anything.
+            Child::MemoryWatch => {}
         }
         match self.restarts.entry(child).or_default().pause_for(myself, RootMsg::Start(child)) {
             true => Ok(()),

@@ -16,6 +16,7 @@ use crate::board::Board;
 use crate::census::{Census, count_sent};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::pressure::Pressure;
 
 /// Shared by the actors of one tree.
 pub struct Tree {
@@ -33,6 +34,8 @@ pub struct Tree {
     pub census: Arc<Census>,
     /// What the system says of memory, if it is asked.
     pub memory: Option<Arc<dyn Memory>>,
+    /// How short memory is.
+    pub pressure: Pressure,
     /// What is measured.
     pub metrics: Arc<Metrics>,
     /// What is to fail on purpose.

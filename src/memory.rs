@@ -110,17 +110,20 @@ unsafe extern "C" {
 struct GroupFiles {
     limit: &'static str,
     usage: &'static str,
-    /// The field of `memory.stat` that counts pages of files that nobody has used for a while: they go when room is needed.
-    reclaimable: &'static str,
+    /// The fields of `memory.stat` that count pages of files: they go when room is needed.
+    reclaimable: [&'static str; 2],
 }
 
 const VERSION_1: GroupFiles = GroupFiles {
     limit: "memory.limit_in_bytes",
     usage: "memory.usage_in_bytes",
-    reclaimable: "total_inactive_file ",
+    reclaimable: ["total_inactive_file ", "total_active_file "],
 };
-const VERSION_2: GroupFiles =
-    GroupFiles { limit: "memory.max", usage: "memory.current", reclaimable: "inactive_file " };
+const VERSION_2: GroupFiles = GroupFiles {
+    limit: "memory.max",
+    usage: "memory.current",
+    reclaimable: ["inactive_file ", "active_file "],
+};
 
 impl GroupFiles {
     /// The limit of a group and its use; `None` without a limit.
@@ -128,9 +131,9 @@ impl GroupFiles {
         let bytes = |name: &str| read(&group.join(name))?.trim().parse::<u64>().ok();
         let limit_bytes = bytes(self.limit).filter(|limit| *limit < NO_LIMIT_BYTES)?;
         let stat = read(&group.join("memory.stat")).unwrap_or_default();
-        let reclaimable =
-            stat.lines().find_map(|line| line.strip_prefix(self.reclaimable)?.parse::<u64>().ok());
-        let used_bytes = bytes(self.usage)?.saturating_sub(reclaimable.unwrap_or(0));
+        let field = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok());
+        let reclaimable: u64 = self.reclaimable.into_iter().filter_map(field).sum();
+        let used_bytes = bytes(self.usage)?.saturating_sub(reclaimable);
         Some(MemoryUse { whose: "the container", limit_bytes, used_bytes })
     }
 }
@@ -189,7 +192,7 @@ mod tests {
             ("cgroup/outer/inner/memory.current", "7\n"),
             ("cgroup/outer/memory.max", "100\n"),
             ("cgroup/outer/memory.current", "60\n"),
-            ("cgroup/outer/memory.stat", "anon 1\ninactive_file 20\n"),
+            ("cgroup/outer/memory.stat", "anon 1\ninactive_file 15\nactive_file 5\n"),
         ];
         check(&files, None, &[("the container", 100, 40)]);
     }
@@ -200,7 +203,7 @@ mod tests {
             ("proc/self/cgroup", "5:cpu:/docker/c\n4:memory:/docker/c\n0::/\n"),
             ("cgroup/memory/memory.limit_in_bytes", "200\n"),
             ("cgroup/memory/memory.usage_in_bytes", "150\n"),
-            ("cgroup/memory/memory.stat", "inactive_file 1\ntotal_inactive_file 50\n"),
+            ("cgroup/memory/memory.stat", "inactive_file 1\ntotal_inactive_file 30\ntotal_active_file 20\n"),
         ];
         check(&files, None, &[("the container", 200, 100)]);
         let endless = [files[0], ("cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"), files[2]];

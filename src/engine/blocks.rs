@@ -103,6 +103,15 @@ impl BlockPool {
         }
     }
 
+    /// Forgets the prefixes that nobody holds. Answers every block that is free and was ever written.
+    pub fn drop_idle(&mut self) -> Vec<BlockId> {
+        while let Some((_, block)) = self.idle.pop_first() {
+            self.index.remove(block);
+            self.returned.push(block);
+        }
+        self.returned.clone()
+    }
+
     /// A block has become full: it holds these tokens after `parent`. Returns the prefix that ends with them.
     pub fn keep(&mut self, parent: &Prefix, token_ids: &[u32], block: BlockId) -> Prefix {
         self.index.insert(parent, token_ids, block)

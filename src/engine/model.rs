@@ -197,6 +197,9 @@ pub struct TokenScore {
 pub trait Model: Send {
     /// Computes one step. After an error the cache's content is undefined, and the model is dropped.
     fn step(&mut self, plan: &StepPlan) -> Result<StepOutcome, StepError>;
+
+    /// What these blocks hold is not needed any more: their memory may go back to the system until they are written again.
+    fn release(&mut self, _blocks: &[BlockId]) {}
 }
 
 /// A model at rest: weights, shared by every batcher that ever runs them. They outlive a crash.

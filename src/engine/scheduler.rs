@@ -323,6 +323,12 @@ impl Scheduler {
         self.pace.note(plan.num_tokens(), elapsed);
     }
 
+    /// Forgets what is kept of prefixes that nobody holds: memory is short. Answers the blocks that are free and may hold
+    /// something, whose memory can go back to the system. Not while a step is in flight, which may still write to them.
+    pub fn drop_prefixes(&mut self) -> Vec<BlockId> {
+        self.blocks.drop_idle()
+    }
+
     /// How busy it is.
     pub fn counts(&self) -> SchedulerCounts {
         let of_guesses = |count: fn(&Speculating) -> u64| self.speculation.as_ref().map_or(0, count);

@@ -7,7 +7,7 @@
 //! sixteen positions at once; its values as `(block_size, padded head)`; and, where elements are bytes, a scale for each
 //! key and each value.
 
-use candlewick_engine::{KvCacheShape, KvDType, StepError};
+use candlewick_engine::{BlockId, KvCacheShape, KvDType, StepError};
 use half::{bf16, f16};
 
 use crate::kernels::attention::HeadShape;
@@ -101,6 +101,20 @@ impl KvCache {
         let (shape, heads, dtype, cell_bytes) = (self.shape, self.heads, self.dtype, self.cell_bytes());
         let cells = SharedOutput::new(&mut self.memory.as_mut_slice()[layer * bytes..][..bytes]);
         KvWriter { cells, cell_bytes, block_size: shape.block_size as usize, heads, dtype }
+    }
+
+    /// Gives the memory of these blocks back to the system, in runs that are worth it. They read as zeros.
+    pub(crate) fn release(&mut self, blocks: &[BlockId]) {
+        let mut blocks: Vec<usize> = blocks.iter().map(|block| block.0 as usize).collect();
+        blocks.sort_unstable();
+        let (layer_bytes, block_bytes) = (self.layer_bytes(), self.heads.num_kv_heads * self.cell_bytes());
+        let num_layers = self.memory.as_slice().len() / layer_bytes.max(1);
+        for run in blocks.chunk_by(|one, other| one + 1 == *other) {
+            for layer in 0..num_layers {
+                let start = layer * layer_bytes + run[0] * block_bytes;
+                self.memory.release(start..start + run.len() * block_bytes);
+            }
+        }
     }
 
     /// Every byte of the cache.
@@ -312,6 +326,27 @@ mod tests {
         assert_eq!([at(6 + 16), at(6 + 17), at(6 + 18), at(6 + 19)], [-4.0, -5.0, -6.0, 0.0]);
         assert_eq!([at(0), at(6)], [0.0, 0.0], "the other slot is untouched");
         assert!(cache.layer(0).cells.iter().all(|&x| x == 0), "other layers are untouched");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn blocks_that_are_given_back_read_as_zeros_and_their_neighbours_stay() {
+        // Blocks of 36 KiB: most of a run of ten lies in whole pages.
+        let heads = HeadShape { num_heads: 4, num_kv_heads: 4, head_dim: 64 };
+        let shape = KvCacheShape { num_blocks: 20, block_size: 18 };
+        let mut cache = KvCache::new(shape, 2, heads, KvDType::F32).unwrap();
+        cache.fill_for_test(7);
+        cache.release(&(5..15).rev().map(BlockId).collect::<Vec<_>>());
+        for layer in 0..2 {
+            let kept = |block: usize| {
+                (0..4).all(|head| cache.layer(layer).cell(block, head).iter().all(|&x| x == 7))
+            };
+            assert!((0..5).chain(15..20).all(kept), "layer {layer}");
+            let zeros = |block: usize| {
+                (0..4).all(|head| cache.layer(layer).cell(block, head).iter().all(|&x| x == 0))
+            };
+            assert!((8..12).all(zeros), "layer {layer}");
+        }
     }
 
     #[test]

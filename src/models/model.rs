@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use candle_core::Storage;
 use candlewick_engine::{
-    KvCacheShape, KvDType, Model, ModelInfo, RowFailure, SampledToken, StepError, StepOutcome, StepPlan,
-    TokenScore, Weights,
+    BlockId, KvCacheShape, KvDType, Model, ModelInfo, RowFailure, SampledToken, StepError, StepOutcome,
+    StepPlan, TokenScore, Weights,
 };
 
 use crate::batch::Batch;
@@ -73,6 +73,10 @@ impl Model for DecoderModel {
         }
         // The whole step runs inside the pool, so that its layers share out work without leaving it.
         shared.pool.install(|| shared.step(plan, &batch, cache))
+    }
+
+    fn release(&mut self, blocks: &[BlockId]) {
+        self.cache.release(blocks);
     }
 }
 

@@ -12,6 +12,8 @@ pub enum ActorRole {
     Root,
     /// Watches the settings.
     Settings,
+    /// Sees to it that memory lasts.
+    MemoryWatch,
     /// Knows the models.
     Models,
     /// Supervises one model.
@@ -32,9 +34,10 @@ pub enum ActorRole {
 
 impl ActorRole {
     /// Every role, from the root down.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Root,
         Self::Settings,
+        Self::MemoryWatch,
         Self::Models,
         Self::Model,
         Self::Loader,
@@ -50,6 +53,7 @@ impl ActorRole {
         match self {
             Self::Root => "root",
             Self::Settings => "settings",
+            Self::MemoryWatch => "memory_watch",
             Self::Models => "models",
             Self::Model => "model",
             Self::Loader => "loader",

@@ -1,5 +1,7 @@
-//! Memory: a load that cannot fit is refused before it begins, and models that nobody uses make room.
+//! Memory: a load that cannot fit is refused before it begins, models that nobody uses make room, and what can be given up is
+//! given up in order when memory runs out.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use candlewick_actors::{Gateway, Memory, MemoryUse};
@@ -56,7 +58,11 @@ async fn what_does_not_fit_is_refused_with_the_numbers_before_it_is_loaded() {
     let events = world.load("fake/a").await;
     let failure = failure_of(&events);
     assert_eq!(failure.kind, ErrorKind::OutOfMemory);
-    for part in ["134 MB", "100 MB of them", "120 MB are free of the 120 MB that the test has"] {
+    for part in [
+        "134 MB",
+        "100 MB of them",
+        "120 MB are free of the 120 MB that the test has, of which 12 MB stay free",
+    ] {
         assert!(failure.message.contains(part), "{part} in {failure}");
     }
     assert_eq!(world.factory.num_loads(), 0);
@@ -96,5 +102,103 @@ async fn a_model_that_answers_is_not_unloaded_for_another() {
         }
     }
     assert_eq!(loaded(&world).await, ["fake/b@main"]);
+    world.close().await;
+}
+
+/// A machine of 40 MB, of which as much is used as the test says, in thousandths.
+#[derive(Default)]
+struct Gauge(AtomicU64);
+
+impl Gauge {
+    fn set(&self, thousandths: u64) {
+        self.0.store(thousandths, Ordering::SeqCst);
+    }
+}
+
+impl Memory for Gauge {
+    fn read(&self) -> Vec<MemoryUse> {
+        let limit_bytes = 40 * MEGABYTE;
+        let used_bytes = limit_bytes / 1000 * self.0.load(Ordering::SeqCst);
+        vec![MemoryUse { whose: "the test", limit_bytes, used_bytes }]
+    }
+
+    fn give_back(&self) {}
+}
+
+/// Models in memory, on a machine that is empty otherwise.
+async fn gauged(models: &[&str]) -> (World, Arc<Gauge>) {
+    let gauge = Arc::new(Gauge::default());
+    let world = World::within(Some(gauge.clone()), FakeFactory::default(), settings()).await;
+    for name in models {
+        assert!(matches!(world.load(name).await.last(), Some(LoadEvent::Ready { .. })));
+    }
+    (world, gauge)
+}
+
+fn level(world: &World) -> f64 {
+    world.metric("candlewick_memory_pressure ")
+}
+
+fn steps(world: &World, name: &str) -> f64 {
+    world.metric(&format!("candlewick_memory_pressure_steps_total{{step=\"{name}\"}} "))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cached_of_prompts_goes_first_and_comes_back() {
+    let (world, gauge) = gauged(&["fake/a"]).await;
+    let prompt = "a prompt of several blocks of four tokens each";
+    let cached = async || world.answer(request(prompt, 2)).await.usage().cached_tokens;
+    assert_eq!(cached().await, 0);
+    assert!(cached().await > 0, "nothing is given up while there is room");
+    gauge.set(820);
+    eventually("the first step is taken", || level(&world) == 1.0).await;
+    assert_eq!(cached().await, 0);
+    assert_eq!((steps(&world, "drop_prefixes"), steps(&world, "no_long_prompts")), (1.0, 0.0));
+    gauge.set(100);
+    eventually("the step is taken back", || level(&world) == 0.0).await;
+    cached().await;
+    assert!(cached().await > 0);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_prompts_are_refused_before_short_ones() {
+    let (world, gauge) = gauged(&["fake/a"]).await;
+    gauge.set(880);
+    eventually("the second step is taken", || level(&world) == 2.0).await;
+    // Of the 4.8 MB that are left a prompt may take a quarter, and a token takes 1024 bytes.
+    let failure = world.answer(request(&"x".repeat(1200), 1)).await.failure();
+    assert_eq!(failure.kind, ErrorKind::Unavailable, "{failure}");
+    assert!(failure.message.contains("1200 tokens takes 2 MB"), "{failure}");
+    assert_eq!(world.metric("candlewick_memory_refused_total{what=\"long_prompt\"} "), 1.0);
+    assert_eq!(world.answer(request("short", 3)).await.text(0).len(), 3);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_models_go_before_requests_are_refused_and_what_runs_goes_on() {
+    let (world, gauge) = gauged(&["fake/b", "fake/a"]).await;
+    let undisturbed = world.answer(request("hi", 20)).await;
+    world.factory.control.step_gate.close();
+    let stream = world.submit(request("hi", 20)).await;
+    world.factory.control.step_gate.wait_held();
+    gauge.set(990);
+    eventually("all steps are taken", || level(&world) == 4.0).await;
+    for name in ["drop_prefixes", "no_long_prompts", "unload_idle", "refuse"] {
+        assert_eq!(steps(&world, name), 1.0, "{name}");
+    }
+    eventually("the idle model is unloaded", || world.metric("candlewick_models_loaded ") == 1.0).await;
+    assert_eq!(loaded(&world).await, ["fake/a@main"]);
+    let failure = world.gateway.submit(request("one more", 5)).await.err().expect("nobody comes in");
+    assert_eq!(failure.kind, ErrorKind::Unavailable);
+    assert!(failure.retry_after.is_some());
+    assert_eq!(world.metric("candlewick_memory_refused_total{what=\"request\"} "), 1.0);
+    world.factory.control.step_gate.open();
+    let answer = read_all(1, stream).await;
+    assert_eq!(answer.text(0), undisturbed.text(0), "what was begun is finished, by {:?}", answer.events);
+    gauge.set(0);
+    eventually("nothing is given up any more", || level(&world) == 0.0).await;
+    let answer = world.answer(request("one more", 5)).await;
+    assert_eq!(answer.text(0).len(), 5, "{:?}", answer.events);
     world.close().await;
 }

@@ -4,12 +4,16 @@
 //! cache is dear. Nothing is resident before it is written.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use memmap2::MmapMut;
 
 /// A huge page.
 pub(crate) const HUGE: usize = 2 << 20;
+/// What any system's smaller pages divide: 64 KiB is the largest of them.
+#[cfg(target_os = "linux")]
+const LARGEST_PAGE: usize = 64 << 10;
 /// Small tensors are put together into mappings of this size, so that each does not end in a huge page of its own.
 const CHUNK: usize = 64 << 20;
 /// Tensors from this size on have a mapping of their own.
@@ -20,8 +24,8 @@ const ALIGN: usize = 128;
 /// A zeroed anonymous mapping that begins at a huge page.
 #[derive(Debug)]
 pub(crate) struct Pages {
-    /// Held for its `Drop`; the bytes are reached through `start`.
-    _mapping: MmapMut,
+    /// Held for its `Drop` and for advice about it; the bytes are reached through `start`.
+    mapping: MmapMut,
     start: *mut u8,
     len: usize,
 }
@@ -41,7 +45,7 @@ impl Pages {
         let _ = mapping.advise(memmap2::Advice::HugePage);
         let offset = mapping.as_ptr().align_offset(HUGE).min(HUGE);
         let start = mapping[offset..][..len].as_mut_ptr();
-        Ok(Self { _mapping: mapping, start, len })
+        Ok(Self { mapping, start, len })
     }
 
     /// The bytes.
@@ -54,6 +58,25 @@ impl Pages {
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as above, and borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    }
+
+    /// Gives whole pages within the range back to the system, where it takes them; they read as zeros then.
+    pub(crate) fn release(&mut self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        {
+            let at = |offset: usize| self.start as usize + offset.min(self.len);
+            let first = at(range.start).next_multiple_of(LARGEST_PAGE);
+            let last = at(range.end) / LARGEST_PAGE * LARGEST_PAGE;
+            if let Some(len) = last.checked_sub(first).filter(|len| *len > 0) {
+                let start = first - self.mapping.as_ptr() as usize;
+                let advice = memmap2::UncheckedAdvice::DontNeed;
+                // SAFETY: the mapping is anonymous, private and borrowed exclusively: what is lost is what this method says
+                // is lost. A system that refuses keeps the bytes.
+                let _ = unsafe { self.mapping.unchecked_advise_range(advice, start, len) };
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
     }
 }
 
