@@ -128,6 +128,53 @@ fn a_file_that_broke_off_is_named() {
     assert!(refused(&files).contains("not a whole safetensors file"));
 }
 
+/// A file whose header is this text, says that it is so long, and is followed by so many bytes.
+fn with_header(len: u64, header: &str, num_bytes: usize) -> Vec<u8> {
+    let mut file = len.to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.resize(file.len() + num_bytes, 0);
+    file
+}
+
+#[test]
+fn a_header_that_lies_is_refused_and_believed_in_nothing() {
+    let tensor = |start: usize, end: usize| json!({"dtype": "F32", "shape": [(end - start) / 4], "data_offsets": [start, end]});
+    let two = |one: Value, other: Value| json!({"a": one, "b": other}).to_string();
+    let many =
+        json!({"a": {"dtype": "F32", "shape": [1u64 << 62, 1u64 << 62], "data_offsets": [0, 4]}}).to_string();
+    let twice = format!(r#"{{"a": {0}, "a": {0}}}"#, tensor(0, 8));
+    let exactly = |header: String, num_bytes| with_header(header.len() as u64, &header, num_bytes);
+    let cases = [
+        ("a length beyond the file", with_header(u64::MAX, "{}", 0)),
+        ("a length beyond all reason", with_header(1 << 40, "{}", 1 << 10)),
+        ("no JSON", exactly("{\"a\": ".into(), 8)),
+        ("nested without end", exactly("[".repeat(1 << 20), 8)),
+        ("tensors that overlap", exactly(two(tensor(0, 8), tensor(4, 12)), 12)),
+        ("a hole between tensors", exactly(two(tensor(0, 8), tensor(12, 20)), 20)),
+        ("a tensor beyond the end", exactly(two(tensor(0, 8), tensor(8, 16)), 12)),
+        ("bytes that no tensor has", exactly(two(tensor(0, 8), tensor(8, 16)), 20)),
+        (
+            "a shape that is not its length",
+            exactly(json!({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}).to_string(), 8),
+        ),
+        ("more elements than can be counted", exactly(many, 4)),
+        (
+            "a range that ends before it begins",
+            exactly(json!({"a": {"dtype": "F32", "shape": [0], "data_offsets": [8, 0]}}).to_string(), 8),
+        ),
+    ];
+    for (what, bytes) in cases {
+        let mut files = qwen2();
+        put(&mut files, WEIGHTS, bytes);
+        let said = refused(&files);
+        assert!(said.starts_with("model.safetensors: not a whole safetensors file"), "{what}: {said}");
+    }
+    // Whichever of two tensors of one name is meant, those that the model asks for are missed.
+    let mut files = qwen2();
+    put(&mut files, WEIGHTS, exactly(twice, 8));
+    assert!(refused(&files).contains("model.safetensors"), "{}", refused(&files));
+}
+
 #[test]
 fn a_shard_that_is_not_there_is_named() {
     let mut files = fixture("llama-small-f32-sharded");
