@@ -3,6 +3,7 @@
 use candlewick_engine::fake::{FakeRule, Fault};
 use serde_json::{Value, json};
 
+use crate::support::http;
 use crate::support::server::{TestServer, chat_body};
 
 fn text(answer: &Value) -> &str {
@@ -51,9 +52,18 @@ fn a_poisonous_request_fails_alone() {
         let good: Vec<_> = (0..4)
             .map(|_| scope.spawn(|| server.chat("fake/model", "Hello", json!({"max_tokens": 30}))))
             .collect();
-        let poisonous = server.post("/v1/chat/completions", &chat_body("fake/model", "~", extra.clone()));
+        let body = chat_body("fake/model", "~", extra.clone());
+        let headers = [("x-request-id", "the-poisonous-one")];
+        let poisonous =
+            http::request(server.address(), "POST", "/v1/chat/completions", &headers, Some(&body));
         assert_eq!(poisonous.status, 500);
-        assert_eq!(poisonous.json()["error"]["code"], "internal_error");
+        let error = poisonous.json()["error"].clone();
+        assert_eq!(error["code"], "internal_error");
+        let message = error["message"].as_str().expect("a message");
+        assert!(
+            message.contains("the-poisonous-one") && message.contains("crashed on this request"),
+            "{message}"
+        );
         for request in good {
             assert_eq!(text(&request.join().expect("it is answered")), text(&alone));
         }
@@ -73,4 +83,14 @@ fn a_model_that_keeps_crashing_is_given_up_and_others_go_on() {
     assert!(statuses.contains(&503), "the model is given up: {statuses:?}");
     assert_eq!(server.get("/health").status, 200);
     assert_eq!(text(&server.chat("fake/other", "Hi", json!({}))), "ok");
+    let refused = server.post("/v1/chat/completions", &chat_body("fake/model", "Hi", json!({})));
+    assert_eq!(refused.status, 503);
+    assert!(refused.header("retry-after").is_some());
+    let error = refused.json()["error"].clone();
+    assert!(
+        error["message"].as_str().is_some_and(|text| text.contains("told to panic")),
+        "the reason: {error}"
+    );
+    server.load("fake/model");
+    assert_eq!(text(&server.chat("fake/model", "Hi", json!({}))), "ok");
 }

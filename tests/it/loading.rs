@@ -23,6 +23,23 @@ fn a_cold_stream_opens_at_once_and_keeps_alive() {
 }
 
 #[test]
+fn everything_else_answers_while_a_model_loads() {
+    let server = TestServer::fake(FakeRule::says("ok"), |_, _| {});
+    server.load("fake/other");
+    server.factory().load_gate.close();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| server.chat("fake/model", "Hi", json!({})));
+        server.factory().load_gate.wait_held();
+        for path in ["/health", "/ready", "/v1/models", "/metrics"] {
+            assert_eq!(server.get(path).status, 200, "{path}");
+        }
+        assert_eq!(server.chat("fake/other", "Hi", json!({}))["choices"][0]["message"]["content"], "ok");
+        server.factory().load_gate.open();
+        assert_eq!(waiting.join().expect("it is answered")["choices"][0]["message"]["content"], "ok");
+    });
+}
+
+#[test]
 fn one_load_serves_all_and_late_comers_hear_what_has_passed() {
     let server = TestServer::fake(FakeRule::says("ok"), |_, _| {});
     server.factory().load_gate.close();

@@ -18,6 +18,7 @@ mod live_config;
 mod loading;
 mod memory;
 mod overload;
+mod reliability;
 mod replay;
 mod responses;
 mod sdk;
