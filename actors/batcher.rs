@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use candlewick_engine::{
     Branch, Model, News, Scheduler, SchedulerCounts, SchedulerLimits, Sequence, SequenceId, StepOutcome,
@@ -23,7 +24,7 @@ use crate::metrics::ModelMetrics;
 use crate::quarantine::{Turn, Turns};
 use crate::request::RequestMsg;
 use crate::step_times::StepTimes;
-use crate::stepper::{Stepper, StepperArgs, StepperGone};
+use crate::stepper::{StepTime, Stepper, StepperArgs, StepperGone};
 use crate::tree::{Tree, strike, tell};
 use crate::vitals::Vitals;
 
@@ -77,6 +78,8 @@ pub enum BatcherMsg {
         plan: StepPlan,
         /// What came of it.
         outcome: StepOutcome,
+        /// When.
+        time: StepTime,
     },
     /// A step failed, or the model could not be started (then the plan is empty); the model is lost.
     StepFailed {
@@ -147,6 +150,8 @@ pub struct BatcherState {
     max_running: usize,
     /// The counts that the metrics know of.
     counted: SchedulerCounts,
+    /// When the step ended that the one in flight came right after.
+    previous_ended: Option<Instant>,
     metrics: ModelMetrics,
     step_times: Arc<Mutex<StepTimes>>,
     vitals: Arc<Vitals>,
@@ -175,8 +180,8 @@ impl Actor for Batcher {
             block_size: cache.block_size as usize,
             num_blocks: cache.num_blocks as usize,
             prefix_caching: settings.prefix_caching,
-            max_inter_token: None,
-            speculation: None,
+            max_inter_token: settings.max_inter_token,
+            speculation: settings.speculation,
         });
         let (thread, at_work) = lost::worker(&metrics);
         let failpoints = tree.failpoints.of_model(&model.id);
@@ -198,6 +203,7 @@ impl Actor for Batcher {
             must_drop_prefixes: false,
             max_running,
             counted: SchedulerCounts::default(),
+            previous_ended: None,
             metrics,
             step_times,
             vitals,
@@ -232,7 +238,10 @@ impl Actor for Batcher {
                 vitals.end_step();
                 state.model = Some(model);
             }
-            BatcherMsg::StepDone { model, plan, outcome } => state.finish_step(model, plan, outcome),
+            BatcherMsg::StepDone { model, plan, outcome, time } => {
+                state.note_time(&plan, time);
+                state.finish_step(model, plan, outcome);
+            }
             BatcherMsg::StepFailed { plan, why } => {
                 return Err(Box::new(BatcherCrash { suspects: suspects(&plan), why }));
             }
@@ -328,7 +337,11 @@ impl BatcherState {
     fn take_settings(&mut self) {
         let settings = self.tree.settings();
         self.max_running = settings.max_running.max(1);
-        self.scheduler.set_limits(self.max_running, settings.max_step_tokens.max(1));
+        self.scheduler.set_limits(
+            self.max_running,
+            settings.max_step_tokens.max(1),
+            settings.max_inter_token,
+        );
     }
 
     /// Sends the model away with the next plan, if it is here and there is one.
@@ -339,6 +352,7 @@ impl BatcherState {
         }
         let Some(plan) = self.plan() else {
             self.model = Some(model);
+            self.previous_ended = None;
             return Ok(());
         };
         self.tell_scheduled(&plan);
@@ -386,12 +400,21 @@ impl BatcherState {
         }
     }
 
+    fn note_time(&mut self, plan: &StepPlan, time: StepTime) {
+        let elapsed = time.ended - time.began;
+        self.scheduler.note_time(plan, elapsed);
+        let mut times = self.step_times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.observe(plan.num_tokens(), elapsed);
+        drop(times);
+        self.metrics.step_seconds.observe(elapsed.as_secs_f64());
+        if let Some(previous_ended) = self.previous_ended.replace(time.ended) {
+            self.metrics.step_gap_seconds.observe((time.began - previous_ended).as_secs_f64());
+        }
+    }
+
     /// The model is home: each request is told its news of the step in one message.
     fn finish_step(&mut self, model: Box<dyn Model>, plan: StepPlan, outcome: StepOutcome) {
-        if let Some(took) = self.vitals.end_step() {
-            let mut times = self.step_times.lock().unwrap_or_else(PoisonError::into_inner);
-            times.observe(plan.num_tokens(), took);
-        }
+        self.vitals.end_step();
         let mut by_request = HashMap::<RequestKey, Vec<News>>::new();
         for news in self.scheduler.apply(&plan, outcome) {
             by_request.entry(sequence_of(&news).request).or_default().push(news);
@@ -412,11 +435,14 @@ impl BatcherState {
     fn measure(&mut self) {
         let counts = self.scheduler.counts();
         self.metrics.kv_cache_usage.set(counts.num_blocks_used as f64 / counts.num_blocks.max(1) as f64);
-        let SchedulerCounts { num_preemptions, num_prefix_queries, num_prefix_hits, .. } = self.counted;
-        self.metrics.num_preemptions.inc_by((counts.num_preemptions - num_preemptions) as f64);
-        self.metrics.prefix_queries.inc_by((counts.num_prefix_queries - num_prefix_queries) as f64);
-        self.metrics.prefix_hits.inc_by((counts.num_prefix_hits - num_prefix_hits) as f64);
-        self.counted = counts;
+        let known = std::mem::replace(&mut self.counted, counts);
+        let metrics = &self.metrics;
+        metrics.num_preemptions.inc_by((counts.num_preemptions - known.num_preemptions) as f64);
+        metrics.prefix_queries.inc_by((counts.num_prefix_queries - known.num_prefix_queries) as f64);
+        metrics.prefix_hits.inc_by((counts.num_prefix_hits - known.num_prefix_hits) as f64);
+        metrics.num_drafts.inc_by((counts.num_drafts - known.num_drafts) as f64);
+        metrics.num_draft_tokens.inc_by((counts.num_draft_tokens - known.num_draft_tokens) as f64);
+        metrics.num_accepted_tokens.inc_by((counts.num_accepted_tokens - known.num_accepted_tokens) as f64);
     }
 }
 

@@ -56,7 +56,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candlewick_engine::text::TextOptions;
-use candlewick_engine::{LoadOptions, ModelFactory, ModelSource};
+use candlewick_engine::{LoadOptions, ModelFactory, ModelSource, SpeculationLimits};
 use candlewick_protocol::{Event, Failpoints, ModelRef, SamplingOptions};
 use tokio::sync::mpsc;
 
@@ -106,6 +106,10 @@ pub struct TreeSettings {
     pub max_model_len: Option<usize>,
     /// Most tokens computed in one step.
     pub max_step_tokens: usize,
+    /// How long a step in which somebody decodes should take at most; `None` if it does not matter.
+    pub max_inter_token: Option<Duration>,
+    /// How what sequences say next is guessed, if it is.
+    pub speculation: Option<SpeculationLimits>,
     /// Tokens in a block of the KV cache.
     pub block_size: usize,
     /// Bytes of KV cache per model.
@@ -153,6 +157,8 @@ fn settings_for_tests() -> TreeSettings {
         max_queued: 16,
         max_model_len: None,
         max_step_tokens: 64,
+        max_inter_token: None,
+        speculation: None,
         block_size: 4,
         kv_cache_bytes: 1 << 20,
         num_blocks: None,

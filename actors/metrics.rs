@@ -29,6 +29,13 @@ const REQUEST_SECONDS: &[f64] = &[
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0,
     960.0, 1920.0, 7680.0,
 ];
+const STEP_SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0,
+    10.0,
+];
+const STEP_GAP_SECONDS: &[f64] = &[
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
+];
 const TOKENS_PER_STEP: &[f64] =
     &[1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
 
@@ -46,6 +53,9 @@ pub struct Metrics {
     num_preemptions: CounterVec,
     prefix_queries: CounterVec,
     prefix_hits: CounterVec,
+    num_drafts: CounterVec,
+    num_draft_tokens: CounterVec,
+    num_accepted_tokens: CounterVec,
     prompt_tokens: CounterVec,
     generation_tokens: CounterVec,
     request_success: CounterVec,
@@ -54,6 +64,8 @@ pub struct Metrics {
     request_seconds: HistogramVec,
     queue_seconds: HistogramVec,
     iteration_tokens: HistogramVec,
+    step_seconds: HistogramVec,
+    step_gap_seconds: HistogramVec,
     batcher_restarts: CounterVec,
     batchers_hung: CounterVec,
     threads_lost: GaugeVec,
@@ -74,6 +86,12 @@ pub struct ModelMetrics {
     pub prefix_queries: Counter,
     /// Those of them that were there.
     pub prefix_hits: Counter,
+    /// Times that the next tokens of a sequence were guessed.
+    pub num_drafts: Counter,
+    /// Tokens of those guesses.
+    pub num_draft_tokens: Counter,
+    /// Those of them that were right.
+    pub num_accepted_tokens: Counter,
     /// Tokens of prompts read.
     pub prompt_tokens: Counter,
     /// Tokens generated.
@@ -88,6 +106,10 @@ pub struct ModelMetrics {
     pub queue_seconds: Histogram,
     /// Tokens computed in a step.
     pub iteration_tokens: Histogram,
+    /// Time that the model takes for a step.
+    pub step_seconds: Histogram,
+    /// Time between two steps that follow each other at once: what deciding and telling add to them.
+    pub step_gap_seconds: Histogram,
     /// Batchers that replaced a crashed one.
     pub batcher_restarts: Counter,
     /// Steps that took too long, and batchers that did not handle a message.
@@ -156,6 +178,21 @@ impl Metrics {
                 "Prefix cache hits, in terms of number of cached tokens.",
                 MODEL,
             ),
+            num_drafts: counter(
+                "vllm:spec_decode_num_drafts_total",
+                "Number of spec decoding drafts.",
+                MODEL,
+            ),
+            num_draft_tokens: counter(
+                "vllm:spec_decode_num_draft_tokens_total",
+                "Number of draft tokens.",
+                MODEL,
+            ),
+            num_accepted_tokens: counter(
+                "vllm:spec_decode_num_accepted_tokens_total",
+                "Number of accepted tokens.",
+                MODEL,
+            ),
             prompt_tokens: counter("vllm:prompt_tokens_total", "Prompt tokens processed.", MODEL),
             generation_tokens: counter("vllm:generation_tokens_total", "Generation tokens processed.", MODEL),
             request_success: counter(
@@ -188,6 +225,16 @@ impl Metrics {
                 "Tokens computed in one step.",
                 TOKENS_PER_STEP,
             ),
+            step_seconds: histogram(
+                "candlewick_step_seconds",
+                "Time that the model takes for a step, in seconds.",
+                STEP_SECONDS,
+            ),
+            step_gap_seconds: histogram(
+                "candlewick_step_gap_seconds",
+                "Time between two steps that follow each other at once, in seconds.",
+                STEP_GAP_SECONDS,
+            ),
             batcher_restarts: counter(
                 "candlewick_batcher_restarts_total",
                 "Batchers that replaced a crashed one.",
@@ -213,6 +260,9 @@ impl Metrics {
             num_preemptions: self.num_preemptions.with_label_values(labels),
             prefix_queries: self.prefix_queries.with_label_values(labels),
             prefix_hits: self.prefix_hits.with_label_values(labels),
+            num_drafts: self.num_drafts.with_label_values(labels),
+            num_draft_tokens: self.num_draft_tokens.with_label_values(labels),
+            num_accepted_tokens: self.num_accepted_tokens.with_label_values(labels),
             prompt_tokens: self.prompt_tokens.with_label_values(labels),
             generation_tokens: self.generation_tokens.with_label_values(labels),
             first_token_seconds: self.first_token_seconds.with_label_values(labels),
@@ -220,6 +270,8 @@ impl Metrics {
             request_seconds: self.request_seconds.with_label_values(labels),
             queue_seconds: self.queue_seconds.with_label_values(labels),
             iteration_tokens: self.iteration_tokens.with_label_values(labels),
+            step_seconds: self.step_seconds.with_label_values(labels),
+            step_gap_seconds: self.step_gap_seconds.with_label_values(labels),
             batcher_restarts: self.batcher_restarts.with_label_values(labels),
             batchers_hung: self.batchers_hung.with_label_values(labels),
             threads_lost: self.threads_lost.with_label_values(labels),

@@ -9,6 +9,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Instant;
 
 use candlewick_engine::{Model, StepError, StepPlan, grammar};
 use candlewick_protocol::{FailPlace, Failpoints, Killed};
@@ -24,6 +25,15 @@ use crate::tree::tell;
 struct StepJob {
     model: Box<dyn Model>,
     plan: StepPlan,
+}
+
+/// When the model computed a step.
+#[derive(Debug, Clone, Copy)]
+pub struct StepTime {
+    /// It began.
+    pub began: Instant,
+    /// It was done.
+    pub ended: Instant,
 }
 
 /// The batcher's end of the thread.
@@ -96,6 +106,7 @@ impl Stepper {
 pub struct StepperGone;
 
 fn run(StepJob { mut model, plan }: StepJob, failpoints: &Failpoints) -> BatcherMsg {
+    let began = Instant::now();
     grammar::begin_masks(&plan);
     let step = survive(|| {
         failpoints.strike(FailPlace::Stepper).map_err(StepError::Compute)?;
@@ -104,7 +115,9 @@ fn run(StepJob { mut model, plan }: StepJob, failpoints: &Failpoints) -> Batcher
         Ok(outcome)
     });
     match step {
-        Ok(outcome) => BatcherMsg::StepDone { model, plan, outcome },
+        Ok(outcome) => {
+            BatcherMsg::StepDone { model, plan, outcome, time: StepTime { began, ended: Instant::now() } }
+        }
         Err(why) => {
             // What broke may break again when it is taken apart. The first reason is the one to tell.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(model)));

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use candlewick_protocol::RequestKey;
 
@@ -35,7 +35,6 @@ struct State {
 struct Step {
     requests: Vec<RequestKey>,
     deadline: Duration,
-    since: Instant,
 }
 
 impl Vitals {
@@ -52,14 +51,14 @@ impl Vitals {
 
     /// A step for these requests begins, and may take so long.
     pub fn begin_step(&self, requests: Vec<RequestKey>, deadline: Duration) {
-        self.lock().step = Some(Step { requests, deadline, since: Instant::now() });
+        self.lock().step = Some(Step { requests, deadline });
         self.step.begin();
     }
 
-    /// The step is over. Answers how long it took.
-    pub fn end_step(&self) -> Option<Duration> {
+    /// The step is over.
+    pub fn end_step(&self) {
         self.step.end();
-        self.lock().step.take().map(|step| step.since.elapsed())
+        self.lock().step = None;
     }
 
     /// How long the step in flight may take.

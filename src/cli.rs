@@ -242,6 +242,19 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TOKENS", help_heading = "Engine")]
     pub cb_max_batch_tokens: Option<String>,
 
+    /// How long a step in which somebody is answered should take at most, for prompts that are read beside it; 0 for as
+    /// long as it takes [default: 200ms]
+    #[arg(long, value_name = "TIME", help_heading = "Engine")]
+    pub max_inter_token: Option<String>,
+
+    /// Guess what is said next by what followed the same tokens before: ngram, off [default: ngram]
+    #[arg(long, value_name = "MODE", help_heading = "Engine")]
+    pub speculation: Option<String>,
+
+    /// Tokens of an answer that are guessed in one step [default: 16]
+    #[arg(long, value_name = "TOKENS", help_heading = "Engine")]
+    pub max_draft_tokens: Option<String>,
+
     /// Share of free memory for the KV cache, between 0 and 1 [default: 0.3]
     #[arg(long, value_name = "SHARE", help_heading = "Engine")]
     pub cb_max_memory_percent: Option<String>,
@@ -378,6 +391,9 @@ impl ServeArgs {
             text("cb-block-size", &self.cb_block_size),
             text("cb-num-blocks", &self.cb_num_blocks),
             text("cb-max-batch-tokens", &self.cb_max_batch_tokens),
+            text("max-inter-token", &self.max_inter_token),
+            text("speculation", &self.speculation),
+            text("max-draft-tokens", &self.max_draft_tokens),
             text("cb-max-memory-percent", &self.cb_max_memory_percent),
         ];
         let texts = texts.into_iter().flatten();
@@ -491,7 +507,7 @@ mod tests {
              --cb-block-size 3 --cb-max-batch-tokens 2 --cb-max-memory-percent 0.5 --cache-dir c --log-level debug \
              --log-format json --api-key-file k.txt --allowed-origins http://a,https://b:8 --reasoning-field reasoning \
              --tool-call-parser hermes --max-logprobs -1 --trust-request-chat-template \
-             --strict-fields --no-store --data-dir d",
+             --strict-fields --no-store --data-dir d --max-inter-token 50ms --speculation off --max-draft-tokens 3",
         );
         let settings =
             Settings::load(&Sources { flags: args.flags(), ..Sources::default() }).expect("all good");

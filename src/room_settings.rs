@@ -93,6 +93,8 @@ pub fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSe
         max_queued: engine.max_queued,
         max_model_len: models.max_model_len,
         max_step_tokens: engine.max_step_tokens,
+        max_inter_token: engine.max_inter_token,
+        speculation: engine.speculation,
         block_size: engine.block_size,
         kv_cache_bytes,
         num_blocks,

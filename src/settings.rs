@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use candlewick_engine::DType;
+use candlewick_engine::{DType, SpeculationLimits};
 use candlewick_protocol::{ModelRef, SamplingOptions};
 use serde_json::{Map, Value};
 
@@ -131,6 +131,10 @@ pub struct EngineSettings {
     pub max_queued: usize,
     /// Most tokens computed in one step.
     pub max_step_tokens: usize,
+    /// How long a step in which somebody decodes should take at most; `None` if it does not matter.
+    pub max_inter_token: Option<Duration>,
+    /// How what a sequence says next is guessed, if it is.
+    pub speculation: Option<SpeculationLimits>,
     /// Memory for the KV cache of one model.
     pub kv_cache: KvCacheSize,
     /// What the KV cache keeps of keys and values.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use candlewick_engine::DType;
 use candlewick_engine::text::{check_chat_template, tool_call_parsers};
+use candlewick_engine::{DType, SpeculationLimits};
 use candlewick_protocol::{ModelRef, SamplingOptions};
 use serde_json::{Map, Value};
 
@@ -16,9 +16,9 @@ use crate::settings::{
 };
 use crate::settings_layers::{API_KEYS, Layered, Place, Problem, SettingsError, Sources};
 use crate::settings_raw::{
-    RawEngine, RawHub, RawLog, RawModels, RawServer, RawSettings, RawStore, RawTelemetry,
+    RawEngine, RawHub, RawLog, RawModels, RawServer, RawSettings, RawSpeculation, RawStore, RawTelemetry,
 };
-use crate::settings_units::{AUTO, Reasoning, Span, WeightType};
+use crate::settings_units::{AUTO, Reasoning, Span, SpeculationMode, WeightType};
 
 /// Reads all layers and checks what they say together.
 pub fn load(sources: &Sources) -> Result<(Settings, Layered), SettingsError> {
@@ -26,11 +26,11 @@ pub fn load(sources: &Sources) -> Result<(Settings, Layered), SettingsError> {
     let mut check = Check { layered: &layered, problems };
     let paths =
         Paths { working_dir: &sources.working_dir, home: sources.env.get("HOME").map(String::as_str) };
-    let RawSettings { server, models, engine, hub, store, log, telemetry } = layered.raw.clone();
+    let RawSettings { server, models, engine, speculation, hub, store, log, telemetry } = layered.raw.clone();
     let settings = Settings {
         server: check.server(server, &paths),
         models: check.models(models, &paths),
-        engine: check.engine(engine),
+        engine: check.engine(engine, speculation),
         hub: check.hub(hub, &paths, &sources.env),
         store: store_settings(store, &paths, &sources.env),
         log: check.log(log),
@@ -283,7 +283,7 @@ impl Check<'_> {
         })
     }
 
-    fn engine(&mut self, raw: RawEngine) -> EngineSettings {
+    fn engine(&mut self, raw: RawEngine, speculation: RawSpeculation) -> EngineSettings {
         let share = raw.max_memory_percent;
         if !(share > 0.0 && share <= 1.0) {
             self.refuse(
@@ -312,6 +312,8 @@ impl Check<'_> {
             max_running: self.count("engine.max_running", raw.max_running),
             max_queued: raw.max_queued,
             max_step_tokens: self.count("engine.max_batch_tokens", raw.max_batch_tokens),
+            max_inter_token: raw.max_inter_token.0,
+            speculation: self.speculation(speculation),
             kv_cache,
             kv_cache_dtype: raw.kv_cache_dtype,
             memory_limit_bytes: raw.memory_limit.0.map(|size| size.0),
@@ -324,6 +326,20 @@ impl Check<'_> {
             restart_window: raw.restart_window.0,
             hang_timeout: self.some_time("engine.hang_timeout", raw.hang_timeout),
         }
+    }
+
+    fn speculation(&mut self, raw: RawSpeculation) -> Option<SpeculationLimits> {
+        let RawSpeculation { mode, max_draft_tokens, ngram_min, ngram_max } = raw;
+        let limits = SpeculationLimits {
+            max_draft_tokens: self.count("speculation.max_draft_tokens", max_draft_tokens),
+            ngram_min: self.count("speculation.ngram_min", ngram_min),
+            ngram_max,
+        };
+        if ngram_max < ngram_min {
+            let why = format!("{ngram_max} is less than `ngram_min`, which is {ngram_min}");
+            self.refuse("speculation.ngram_max", why);
+        }
+        (mode == SpeculationMode::Ngram).then_some(limits)
     }
 
     fn hub(&mut self, raw: RawHub, paths: &Paths<'_>, env: &BTreeMap<String, String>) -> HubOverrides {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings_units::{
     AUTO, Auto, ByteSize, Device, JsonTable, KernelChoice, KvCacheType, Limit, LogFormat, OtlpProtocol,
-    Reasoning, ReasoningField, Span, TextList, WeightQuantization, WeightType,
+    Reasoning, ReasoningField, Span, SpeculationMode, TextList, WeightQuantization, WeightType,
 };
 
 /// Everything that can be set.
@@ -23,6 +23,8 @@ pub struct RawSettings {
     pub models: RawModels,
     /// How they are run.
     pub engine: RawEngine,
+    /// How what they say next is guessed.
+    pub speculation: RawSpeculation,
     /// Where their files come from.
     pub hub: RawHub,
     /// What is kept between requests.
@@ -174,6 +176,8 @@ pub struct RawEngine {
     pub max_queued: usize,
     /// Most tokens computed in one step.
     pub max_batch_tokens: usize,
+    /// How long a step in which somebody decodes should take at most.
+    pub max_inter_token: Limit,
     /// Memory for the KV cache of one model.
     pub kv_cache_memory: Auto<ByteSize>,
     /// What the KV cache keeps of keys and values.
@@ -208,6 +212,7 @@ impl Default for RawEngine {
             max_running: 64,
             max_queued: 256,
             max_batch_tokens: 512,
+            max_inter_token: Limit(Some(Duration::from_millis(200))),
             kv_cache_memory: Auto(None),
             kv_cache_dtype: KvCacheType::Auto,
             memory_limit: Auto(None),
@@ -222,6 +227,26 @@ impl Default for RawEngine {
             restart_window: Span(Duration::from_secs(60)),
             hang_timeout: Span(Duration::from_secs(60)),
         }
+    }
+}
+
+/// `[speculation]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawSpeculation {
+    /// Where guesses come from.
+    pub mode: SpeculationMode,
+    /// Most tokens of a sequence that are guessed in one step.
+    pub max_draft_tokens: usize,
+    /// Fewest of the latest tokens that must have come before.
+    pub ngram_min: usize,
+    /// Most of them that are compared.
+    pub ngram_max: usize,
+}
+
+impl Default for RawSpeculation {
+    fn default() -> Self {
+        Self { mode: SpeculationMode::Ngram, max_draft_tokens: 16, ngram_min: 2, ngram_max: 5 }
     }
 }
 

@@ -417,6 +417,16 @@ impl KernelChoice {
 }
 
 choices! {
+    /// How the engine guesses what a sequence says next.
+    SpeculationMode {
+        /// By what followed the same tokens before, in prompt and output.
+        Ngram = "ngram" | "prompt-lookup",
+        /// Not at all.
+        Off = "off" | "none",
+    }
+}
+
+choices! {
     /// What weights are quantised to as they are loaded, under our names and those of other tools.
     WeightQuantization {
         /// Not at all.

@@ -189,10 +189,16 @@ impl Scheduler {
     }
 
     /// Other limits on what a step holds, from the next plan on. Sequences beyond a lower one go on as others leave.
-    pub fn set_limits(&mut self, max_running: usize, max_step_tokens: usize) {
+    pub fn set_limits(
+        &mut self,
+        max_running: usize,
+        max_step_tokens: usize,
+        max_inter_token: Option<Duration>,
+    ) {
         assert!(max_running > 0 && max_step_tokens > 0, "nothing could ever run");
         self.limits.max_running = num_places(max_running, max_step_tokens);
         self.limits.max_step_tokens = max_step_tokens;
+        self.limits.max_inter_token = max_inter_token;
     }
 
     /// Whether a sequence of so many tokens, prompt and output, could ever run here.

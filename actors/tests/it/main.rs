@@ -13,6 +13,7 @@ mod search;
 mod shape;
 mod shutdown;
 mod sources;
+mod speculation;
 mod stream;
 mod support;
 mod unload;

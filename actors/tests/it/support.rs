@@ -32,6 +32,8 @@ pub fn settings() -> TreeSettings {
         max_queued: 64,
         max_model_len: None,
         max_step_tokens: 64,
+        max_inter_token: None,
+        speculation: None,
         block_size: 4,
         kv_cache_bytes: 8 << 20,
         num_blocks: None,

@@ -12,6 +12,7 @@ use candlewick::settings_files::SettingsFiles;
 use candlewick::{Server, start_watched, start_with};
 use candlewick_actors::{Gateway, ReloadOutcome, TreeParts, TreeSettings};
 use candlewick_api::{ApiSettings, LiveApi};
+use candlewick_engine::SpeculationLimits;
 use candlewick_engine::fake::{FakeFactory, FakeRule, FakeSource};
 use candlewick_protocol::{Failpoints, SamplingOptions};
 use serde_json::{Value, json};
@@ -222,6 +223,8 @@ fn tree_settings() -> TreeSettings {
         max_queued: 8,
         max_model_len: None,
         max_step_tokens: 64,
+        max_inter_token: Some(Duration::from_millis(200)),
+        speculation: Some(SpeculationLimits { max_draft_tokens: 16, ngram_min: 2, ngram_max: 5 }),
         block_size: 16,
         kv_cache_bytes: 4 << 20,
         num_blocks: None,
