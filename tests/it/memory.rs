@@ -3,14 +3,14 @@
 #![cfg(target_os = "linux")]
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use serde_json::{Map, Value, json};
 
-use crate::support::{eventually, http};
+use crate::support::{eventually, http, program};
 
 const HIDDEN: usize = 1024;
 const INNER: usize = 4096;
@@ -75,20 +75,9 @@ struct Program {
 
 impl Program {
     fn serve(flags: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_candlewick"))
-            .args(["serve", "--port", "0", "--no-store", "--log-level", "warning"])
-            .args(flags)
-            .envs([("HF_HUB_OFFLINE", "1"), ("HF_HUB_CACHE", "/nonexistent")])
-            .current_dir(std::env::temp_dir())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let stdout = BufReader::new(child.stdout.take().expect("its output is piped"));
-        let address = stdout
-            .lines()
-            .map_while(Result::ok)
-            .find_map(|line| line.split_once("http://")?.1.split_whitespace().next()?.parse().ok());
-        Self { child, address: address.expect("it says where it listens") }
+        let flags = [&["--no-store"], flags].concat();
+        let (child, address) = program::serve(&flags).expect("it serves");
+        Self { child, address }
     }
 
     fn post(&self, path: &str, body: &Value) -> http::Answer {
