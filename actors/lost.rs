@@ -70,6 +70,9 @@ pub enum NoAnswer {
     Hung(Duration),
 }
 
+/// Time is waited for in so many pieces: a process that the system stops meanwhile loses one of them and not all.
+const NUM_LOOKS: u32 = 8;
+
 /// Does what blocks on the pool for that, and waits so long for it at most.
 pub async fn blocking<T: Send + 'static>(
     metrics: &ModelMetrics,
@@ -77,21 +80,24 @@ pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, NoAnswer> {
     let (worker, at_work) = worker(metrics);
-    let work = tokio::task::spawn_blocking(move || {
+    let mut work = tokio::task::spawn_blocking(move || {
         let _at_work = at_work;
         work()
     });
-    match tokio::time::timeout(at_most, work).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(NoAnswer::Crashed(match error.try_into_panic() {
-            Ok(panic) => panic_text(&*panic).into(),
-            Err(_) => "its thread was stopped".into(),
-        })),
-        Err(_) => {
-            worker.give_up();
-            Err(NoAnswer::Hung(at_most))
+    for _ in 0..NUM_LOOKS {
+        match tokio::time::timeout(at_most / NUM_LOOKS, &mut work).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => {
+                return Err(NoAnswer::Crashed(match error.try_into_panic() {
+                    Ok(panic) => panic_text(&*panic).into(),
+                    Err(_) => "its thread was stopped".into(),
+                }));
+            }
+            Err(_) => {}
         }
     }
+    worker.give_up();
+    Err(NoAnswer::Hung(at_most))
 }
 
 #[cfg(test)]
