@@ -138,7 +138,10 @@ async fn load(args: &LoaderArgs, myself: &ActorCell) -> Result<LoadedModel, Load
     let snapshot = source.resolve(model).await?;
     let gguf = model.file().or_else(|| files::only_gguf(snapshot.files())).map(String::from);
     let mut found = ModelFiles { gguf, ..ModelFiles::default() };
-    if found.gguf.is_some() {
+    if let Some(gguf) = &found.gguf {
+        if let Some(config) = gguf::check_ahead(&*snapshot, gguf, blocking).await? {
+            tree.factory.check(&config)?;
+        }
         // Tokenizer and config are in it, so that it has to be here first.
         let weights = files::weight_files(snapshot.files(), None, found.gguf.as_deref())?;
         make_room_for_files(args, &*snapshot, &weights, true).await?;

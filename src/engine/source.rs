@@ -1,10 +1,12 @@
 //! The seam between models and where their files come from: the Hub and its cache, a folder, the program itself.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use candlewick_protocol::ModelRef;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::LoadError;
@@ -45,6 +47,16 @@ pub trait Snapshot: Send + Sync {
 
     /// Every file in it.
     fn files(&self) -> &[FileEntry];
+
+    /// Some bytes of a file that is elsewhere, without bringing it here; fewer than asked for only where the file ends. `None` where
+    /// there is no such way, as where every file is here.
+    fn peek<'a>(
+        &'a self,
+        _name: &'a str,
+        _range: Range<u64>,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, LoadError>> {
+        async { Ok(None) }.boxed()
+    }
 
     /// Brings one file here. Nothing is transferred that is here already; a transfer that broke off is resumed.
     /// Dropping the future stops it, and keeps what has arrived.

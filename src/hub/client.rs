@@ -1,5 +1,6 @@
 //! Questions to the Hub: what a revision is, what is in it, what a file is, and its bytes from some point on.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use candlewick_engine::LoadError;
@@ -177,6 +178,18 @@ impl HubClient {
         if start > 0 {
             request = request.header(RANGE, format!("bytes={start}-"));
         }
+        self.send(request, &url, asked).await
+    }
+
+    /// Some bytes of a file. The answer is 206 with them, 200 with the whole file, or 416.
+    pub(crate) async fn read_range(
+        &self,
+        asked: &Asked<'_>,
+        range: &Range<u64>,
+    ) -> Result<Response, RequestError> {
+        let url = self.file_url(asked);
+        let last = range.end.saturating_sub(1);
+        let request = self.transfer.get(url.clone()).header(RANGE, format!("bytes={}-{last}", range.start));
         self.send(request, &url, asked).await
     }
 

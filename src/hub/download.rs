@@ -1,10 +1,13 @@
 //! Bringing everything here that serving a model needs, ahead of time.
 
 use candlewick_engine::files::{config_files, index_file, only_gguf, processor_files, weight_files};
+use candlewick_engine::gguf::check_ahead;
 use candlewick_engine::{LoadError, ModelFiles, ModelSource, Snapshot};
 use candlewick_protocol::ModelRef;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
+
+use crate::transfer::blocking;
 
 /// Files that are fetched at a time: enough to fill a line, few enough to watch.
 const FILES_AT_ONCE: usize = 4;
@@ -46,7 +49,7 @@ pub struct Downloaded {
 
 /// Fetches every file that serving the model needs, and nothing else. What is here already is not fetched again.
 ///
-/// `check` may refuse the model by its `config.json`, before its weights are fetched.
+/// `check` may refuse the model by its `config.json`, before its weights are fetched; of a GGUF model, by what its header says.
 ///
 /// # Errors
 /// As [`ModelSource::resolve`], [`Snapshot::fetch`] and `check`; `NotFound` or `Unsupported` if there are no weights to
@@ -76,6 +79,11 @@ pub async fn download(
     // Without usable weights nothing is fetched at all; a sharded checkpoint needs its index to tell.
     if index_name.is_none() {
         weight_files(entries, None, gguf)?;
+    }
+    if let Some(gguf) = gguf
+        && let Some(config) = check_ahead(&*snapshot, gguf, blocking).await?
+    {
+        check(&config)?;
     }
     fetch_all(&*snapshot, small, &mut files, observer).await?;
     if let Some(config) = files.json("config.json")? {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use candlewick_engine::files::gguf_models;
-use candlewick_engine::{FileEntry, SourceListing};
+use candlewick_engine::{FileEntry, ModelFile, SourceListing, gguf};
 use candlewick_protocol::ModelRef;
 use serde_json::Value;
 
@@ -73,7 +73,9 @@ fn list_snapshot(
     }
     let ggufs = gguf_models(&entries);
     for entry in entries.iter().filter(|entry| ggufs.contains(&entry.name.as_str())) {
-        add(&format!("{name}:{}", entry.name), modified(entry).unwrap_or_default(), None);
+        let file = ModelFile::Path(cache.pointer(commit, &entry.name));
+        let max_model_len = gguf::context_length(&entry.name, &file);
+        add(&format!("{name}:{}", entry.name), modified(entry).unwrap_or_default(), max_model_len);
     }
 }
 

@@ -1,5 +1,6 @@
 //! One commit of a repository at the Hub, and what of it is cached.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use futures::future::BoxFuture;
 
 use crate::cache::{RepoCache, is_commit};
 use crate::client::{HubClient, Revision};
-use crate::transfer::{fetch, whole_size};
+use crate::transfer::{fetch, peek, whole_size};
 
 /// See [`Snapshot`].
 pub(crate) struct HubSnapshot {
@@ -105,6 +106,19 @@ impl Snapshot for HubSnapshot {
 
     fn files(&self) -> &[FileEntry] {
         &self.files
+    }
+
+    fn peek<'a>(
+        &'a self,
+        name: &'a str,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, LoadError>> {
+        async move {
+            let Some(client) = &self.client else { return Ok(None) };
+            let asked = client.asked(self.model.repo(), &self.commit, Some(name));
+            peek(client, &asked, &range).await.map(Some)
+        }
+        .boxed()
     }
 
     fn fetch<'a>(

@@ -1,5 +1,6 @@
 //! Bringing one file into the cache: resumed where it broke off, checked, and only then visible.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,6 +51,62 @@ pub(crate) async fn fetch(
     let partial = transfer.complete(partial, &mut retries).await?;
     let _lock = partial.finish(&blob)?;
     cache.link(asked.revision, name, &remote.etag)
+}
+
+/// Some bytes of a file, kept nowhere. Fewer come only where the file ends.
+pub(crate) async fn peek(
+    client: &HubClient,
+    asked: &Asked<'_>,
+    range: &Range<u64>,
+) -> Result<Vec<u8>, LoadError> {
+    let mut retries = Retries::new(client.settings());
+    let mut bytes = Vec::new();
+    loop {
+        let rest = range.start + bytes.len() as u64..range.end;
+        if rest.is_empty() {
+            return Ok(bytes);
+        }
+        let response = match client.read_range(asked, &rest).await {
+            Ok(response) if response.status() == StatusCode::RANGE_NOT_SATISFIABLE => return Ok(bytes),
+            Ok(response) => response,
+            Err(error) => {
+                retries.wait(error).await?;
+                continue;
+            }
+        };
+        // A server that knows no ranges sends the file from its beginning.
+        let mut num_before = match continues_at(&response, rest.start, None) {
+            true => 0,
+            false => rest.start,
+        };
+        let num_known = bytes.len();
+        let mut num_left = (rest.end - rest.start) as usize;
+        let mut stream = response.bytes_stream();
+        let why = loop {
+            let mut chunk = match stream.next().await {
+                None => break None,
+                Some(Err(error)) => break Some(root_cause(&error)),
+                Some(Ok(chunk)) => chunk,
+            };
+            let skipped = num_before.min(chunk.len() as u64);
+            num_before -= skipped;
+            chunk = chunk.slice(skipped as usize..);
+            let num_taken = chunk.len().min(num_left);
+            bytes.extend_from_slice(&chunk[..num_taken]);
+            num_left -= num_taken;
+            if num_left == 0 {
+                break None;
+            }
+        };
+        let Some(why) = why else { return Ok(bytes) };
+        if bytes.len() > num_known {
+            retries.reset();
+        }
+        let Asked { endpoint, repo, file, .. } = *asked;
+        let file = file.unwrap_or_default();
+        let text = format!("{endpoint} broke off the beginning of `{file}` of `{repo}` ({why})");
+        retries.wait(RequestError::Transient(LoadError::Network(text), None)).await?;
+    }
 }
 
 /// The size of a file, unless it is absent or has another than expected.
@@ -220,11 +277,12 @@ fn continues_at(response: &Response, start: u64, size: Option<u64>) -> bool {
         response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes "));
     let Some((range, total)) = range.and_then(|range| range.split_once('/')) else { return false };
     let first = range.split_once('-').and_then(|(first, _)| first.trim().parse().ok());
-    let same_size = total == "*" || total.parse().ok() == size;
+    let same_size = total == "*" || size.is_none() || total.parse().ok() == size;
     response.status() == StatusCode::PARTIAL_CONTENT && first == Some(start) && same_size
 }
 
-async fn blocking<T: Send + 'static>(
+/// Runs what blocks where it may.
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {
     spawn_blocking(work).await.map_err(|error| LoadError::Internal(format!("a file operation: {error}")))?

@@ -92,3 +92,21 @@ fn what_the_hub_refuses_is_told_with_what_to_do() {
     let unknown = server.post("/v1/completions", &json!({"model": "acme/nothing", "prompt": "x"}));
     assert_eq!(unknown.status, 404);
 }
+
+#[test]
+fn a_gguf_file_that_cannot_be_served_is_refused_by_its_header() {
+    let Online { server, hub, .. } = &online();
+    let mut file = std::fs::read(fixtures().join("gguf/qwen2-f16.gguf")).expect("readable");
+    let name = b"blk.1.ffn_up.weight";
+    let at = file.windows(name.len()).position(|window| window == name).expect("a tensor") + name.len();
+    // Behind the name: how many dimensions, the two, and how it is stored.
+    file[at + 20] = 16;
+    file.resize(3 << 20, 0);
+    hub.put("acme/odd", Repo::new(COMMIT).file("m.gguf", "0dd", file));
+    let refused = server.post("/v1/completions", &json!({"model": "acme/odd", "prompt": "x"}));
+    let status = refused.status;
+    let message = refused.json()["error"]["message"].as_str().expect("a message").to_owned();
+    assert!(status >= 400, "{status}");
+    assert!(message.contains("m.gguf: tensor blk.1.ffn_up.weight is stored as IQ2_XXS"), "{message}");
+    assert!(hub.bytes_sent("m.gguf") < 1 << 20, "{} bytes were fetched", hub.bytes_sent("m.gguf"));
+}

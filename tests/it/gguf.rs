@@ -15,10 +15,15 @@ fn a_cached_gguf_file_is_listed_and_answers() {
     let server = TestServer::with_fixture_hub();
     let list = server.get("/v1/models").json();
     let card = list["data"].as_array().expect("a list").iter().find(|card| card["id"] == MODEL);
-    assert_eq!(card.unwrap_or_else(|| panic!("it is listed: {list}"))["owned_by"], "acme");
+    let card = card.unwrap_or_else(|| panic!("it is listed: {list}"));
+    assert_eq!(card["owned_by"], "acme");
+    let told_before = card["max_model_len"].as_u64().expect("the file says how long a context may be");
     let chat = server.chat(MODEL, "Hello", json!({}));
     assert_eq!(answer(&chat), "Hi there! How can I help you today?");
     assert_eq!(chat["choices"][0]["finish_reason"], "stop", "the file says how an answer ends");
+    let list = server.get("/v1/models").json();
+    let card = list["data"].as_array().expect("a list").iter().find(|card| card["id"] == MODEL);
+    assert_eq!(card.expect("it is listed")["max_model_len"], told_before, "loaded, it is the same");
     let count = server.chat(MODEL, "Count", json!({}));
     assert_eq!(answer(&count), "one two three four five six seven eight nine ten");
     // The one GGUF model of a repository need not be named by its file.

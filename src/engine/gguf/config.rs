@@ -19,17 +19,23 @@ const FAMILIES: [(&str, &str); 5] = [
     ("smollm3", "smollm3"),
 ];
 
-/// The config that transformers would have for this file.
-pub(super) fn config(gguf: &Gguf, files: &ModelFiles) -> Result<Value, LoadError> {
+/// The family of an architecture, or which there are.
+pub(super) fn family(file: &str, architecture: &str) -> Result<&'static str, LoadError> {
+    let found = FAMILIES.iter().find(|(name, _)| *name == architecture);
+    found.map(|(_, family)| *family).ok_or_else(|| {
+        let names = FAMILIES.map(|(name, _)| name).join(", ");
+        LoadError::Unsupported(format!(
+            "{file}: GGUF files of architecture {architecture:?} are not there yet; those that are: {names}"
+        ))
+    })
+}
+
+/// The config that transformers would have for this file. Without files, of which only the headers are known then, it lacks the
+/// factors that positions are stretched by, where a tensor holds them.
+pub(super) fn config(gguf: &Gguf, files: Option<&ModelFiles>) -> Result<Value, LoadError> {
     let header = gguf.head();
     let architecture = header.architecture()?;
-    let Some((_, family)) = FAMILIES.iter().find(|(name, _)| *name == architecture) else {
-        let names = FAMILIES.map(|(name, _)| name).join(", ");
-        return Err(LoadError::Unsupported(format!(
-            "{}: GGUF files of architecture {architecture:?} are not there yet; those that are: {names}",
-            header.name()
-        )));
-    };
+    let family = family(header.name(), architecture)?;
     let keys = Keys { gguf, header, architecture };
     keys.refuse_what_is_not_there()?;
     let num_layers = keys.required("block_count")?;
@@ -63,7 +69,7 @@ pub(super) fn config(gguf: &Gguf, files: &ModelFiles) -> Result<Value, LoadError
     set("attention_bias", json!(has("blk.0.attn_q.bias")));
     set("mlp_bias", json!(has("blk.0.ffn_gate.bias")));
     set("bos_token_id", json!(header.number("tokenizer.ggml.bos_token_id").map(|id| id as u64)));
-    if *family == "smollm3" {
+    if family == "smollm3" {
         // llama.cpp has the rule in its code and not in the file.
         set("no_rope_layer_interval", json!(4));
     }
@@ -136,7 +142,7 @@ impl Keys<'_> {
     }
 
     /// The `rope_scaling` of the config, if positions are stretched at all.
-    fn rope_scaling(&self, head_dim: usize, files: &ModelFiles) -> Result<Option<Value>, LoadError> {
+    fn rope_scaling(&self, head_dim: usize, files: Option<&ModelFiles>) -> Result<Option<Value>, LoadError> {
         if let Some(factors) = self.rope_factors(head_dim, files)? {
             return Ok(Some(json!({"rope_type": "factors", "factors": factors})));
         }
@@ -183,7 +189,11 @@ impl Keys<'_> {
     }
 
     /// What each wavelength is stretched by: the converter works out Llama 3's scaling and keeps only this.
-    fn rope_factors(&self, head_dim: usize, files: &ModelFiles) -> Result<Option<Vec<f32>>, LoadError> {
+    fn rope_factors(
+        &self,
+        head_dim: usize,
+        files: Option<&ModelFiles>,
+    ) -> Result<Option<Vec<f32>>, LoadError> {
         let Some(tensor) = self.gguf.tensor("rope_freqs.weight") else { return Ok(None) };
         let TensorInfo { tensor_type, shape, .. } = &tensor.info;
         if *tensor_type != TensorType::F32 || *shape != [head_dim / 2] {
@@ -192,6 +202,7 @@ impl Keys<'_> {
                 head_dim / 2
             )));
         }
+        let Some(files) = files else { return Ok(None) };
         let bytes = self.gguf.read(tensor, files)?;
         let factors: Vec<f32> =
             bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();

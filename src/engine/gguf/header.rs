@@ -42,8 +42,23 @@ impl Header {
     /// # Errors
     /// `Corrupt` for what is no GGUF file or a broken one, `Unsupported` for versions that are not read.
     pub fn read(name: &str, file: &ModelFile) -> Result<Self, LoadError> {
-        let mut reader = Reader::open(name, file)?;
-        let reader = &mut reader;
+        Self::read_from(name, &mut Reader::open(name, file)?)
+    }
+
+    /// Reads the header of a file of so many bytes, of which only the beginning is here; `None` if the header is longer than that.
+    ///
+    /// # Errors
+    /// As [`Header::read`].
+    pub(super) fn read_start(name: &str, start: &[u8], len: u64) -> Result<Option<Self>, LoadError> {
+        let mut reader = Reader::of_start(name, start, len);
+        match Self::read_from(name, &mut reader) {
+            Ok(header) => Ok(Some(header)),
+            Err(_) if reader.is_short() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read_from(name: &str, reader: &mut Reader<'_>) -> Result<Self, LoadError> {
         read_version(reader)?;
         // A tensor has a name, dimensions, a type and an offset; a key a name, a type and a value.
         let num_tensors = reader.count(24, "its list of tensors")?;
@@ -190,6 +205,42 @@ impl Header {
     pub fn corrupt(&self, why: impl Into<String>) -> LoadError {
         LoadError::Corrupt { file: self.name.clone(), why: why.into() }
     }
+}
+
+/// The longest context that a file's model was made for, if the file says so before it comes to its vocabulary, as llama.cpp's
+/// converter has it: so little is read that it can be asked of every file of a list. `None` too for what is no GGUF file.
+pub fn context_length(name: &str, file: &ModelFile) -> Option<u64> {
+    let mut reader = Reader::open(name, file).ok()?;
+    match value_before_vocabulary(&mut reader, |key| key.ends_with(".context_length"))? {
+        MetaValue::Number(length) => Some(length as u64),
+        _ => None,
+    }
+}
+
+/// `general.architecture`, if the beginning of a file says it.
+pub(super) fn architecture_of_start(name: &str, start: &[u8], len: u64) -> Option<String> {
+    let mut reader = Reader::of_start(name, start, len);
+    match value_before_vocabulary(&mut reader, |key| key == "general.architecture")? {
+        MetaValue::Text(architecture) => Some(architecture),
+        _ => None,
+    }
+}
+
+/// The first value whose key is wanted. The vocabulary, which is nearly all of a header, is not read.
+fn value_before_vocabulary(reader: &mut Reader<'_>, is_wanted: impl Fn(&str) -> bool) -> Option<MetaValue> {
+    read_version(reader).ok()?;
+    reader.count(24, "its list of tensors").ok()?;
+    for _ in 0..reader.count(13, "its metadata").ok()? {
+        let key = read_name(reader).ok()?;
+        if key.starts_with("tokenizer.") {
+            return None;
+        }
+        let value = MetaValue::read(reader, &key).ok()?;
+        if is_wanted(&key) {
+            return Some(value);
+        }
+    }
+    None
 }
 
 fn read_version(reader: &mut Reader<'_>) -> Result<(), LoadError> {

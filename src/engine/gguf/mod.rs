@@ -6,6 +6,7 @@
 //! Files come from strangers. Nothing is allocated on the word of a header: each count and length is held against the
 //! bytes that are left, and against a limit that real files stay far below.
 
+mod ahead;
 mod config;
 mod header;
 mod pre_tokenizer;
@@ -19,7 +20,8 @@ mod value;
 
 use serde_json::{Map, Value, json};
 
-pub use self::header::{Header, TensorInfo};
+pub use self::ahead::{Ahead, check_ahead};
+pub use self::header::{Header, TensorInfo, context_length};
 pub use self::set::{Gguf, GgufTensor};
 pub use self::tensor_type::TensorType;
 
@@ -37,7 +39,7 @@ pub fn unfold(files: &mut ModelFiles) -> Result<(), LoadError> {
     let gguf = Gguf::open(&name, files)?;
     let header = gguf.head();
     let made = [
-        ("config.json", config::config(&gguf, files)?),
+        ("config.json", config::config(&gguf, Some(files))?),
         ("generation_config.json", generation_config(header)),
         ("tokenizer.json", tokenizer::tokenizer(header)?),
         ("tokenizer_config.json", tokenizer::tokenizer_config(header)?),

@@ -18,6 +18,7 @@ pub(super) struct Reader<'a> {
     position: u64,
     len: u64,
     list_elements_left: u64,
+    is_short: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -33,7 +34,21 @@ impl<'a> Reader<'a> {
                 (Box::new(BufReader::with_capacity(1 << 16, file)), len)
             }
         };
-        Ok(Self { name, source, position: 0, len, list_elements_left: LIST_ELEMENTS_MAX })
+        Ok(Self::new(name, source, len))
+    }
+
+    /// The beginning of a file that has so many bytes in all.
+    pub(super) fn of_start(name: &'a str, start: &'a [u8], len: u64) -> Self {
+        Self::new(name, Box::new(start), len)
+    }
+
+    fn new(name: &'a str, source: Box<dyn Read + 'a>, len: u64) -> Self {
+        Self { name, source, position: 0, len, list_elements_left: LIST_ELEMENTS_MAX, is_short: false }
+    }
+
+    /// Whether a read has failed for no other reason than that the beginning of a file is all there is.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// The error of a file that cannot be.
@@ -105,6 +120,7 @@ impl<'a> Reader<'a> {
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), LoadError> {
         self.source.read_exact(bytes).map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => {
+                self.is_short = self.position + bytes.len() as u64 <= self.len;
                 self.corrupt(format!("it breaks off within its header, after {} bytes", self.len))
             }
             _ => self.corrupt(format!("it cannot be read: {error}")),

@@ -38,6 +38,11 @@ impl Gguf {
                 files.get(name).ok_or_else(|| LoadError::NotFound(format!("there is no file {name}")))?;
             headers.push(Header::read(name, file)?);
         }
+        Self::of_headers(names, headers)
+    }
+
+    /// The files of these names, by their headers.
+    pub(super) fn of_headers(names: Vec<String>, mut headers: Vec<Header>) -> Result<Self, LoadError> {
         let mut tensors = BTreeMap::new();
         for (index, header) in headers.iter_mut().enumerate() {
             check_place(header, index, names.len())?;

@@ -59,7 +59,8 @@ async fn shards_are_downloaded_as_their_index_says() {
 
 #[tokio::test]
 async fn a_gguf_file_comes_alone() {
-    let world = World::of(model_repo().lfs("q8.gguf", &sha256(b"GGUF"), "GGUF")).await;
+    let file = gguf();
+    let world = World::of(model_repo().lfs("q8.gguf", &sha256(&file), file)).await;
     let name = model("org/m:q8.gguf");
     let downloaded = download(&world.source(), &name, &|_| Ok(()), &|_| {}).await.expect("it comes");
     assert_eq!(downloaded.files.gguf.as_deref(), Some("q8.gguf"));

@@ -5,6 +5,7 @@ mod hub;
 
 mod cached;
 mod download;
+mod gguf_ahead;
 mod listing;
 mod refusals;
 mod transfer;

@@ -44,6 +44,12 @@ pub(crate) fn repo_at(commit: &str, weights: &[u8]) -> Repo {
         .lfs(WEIGHTS, &sha256(weights), weights)
 }
 
+/// A small GGUF file of llama.cpp's making.
+pub(crate) fn gguf() -> Vec<u8> {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/gguf/qwen2-f16.gguf");
+    std::fs::read(fixtures).expect("the fixture is there")
+}
+
 pub(crate) fn model(name: &str) -> ModelRef {
     name.parse().expect("the name is good")
 }

@@ -456,16 +456,18 @@ fn deliver(
     }
     let size = file.content.len();
     let start = request.range.as_deref().filter(|_| !matches!(fault, Some(Fault::IgnoreRange)));
-    let start =
-        start.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let range = start.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let end =
+        range.and_then(|(_, last)| last.parse::<usize>().ok()).map_or(size, |last| (last + 1).min(size));
+    let start = range.and_then(|(start, _)| start.parse::<usize>().ok());
     let mut answer = match start {
         Some(start) if start >= size => {
             headers.push(("content-range", format!("bytes */{size}")));
             return Answer::new(416, headers, Vec::new());
         }
         Some(start) => {
-            headers.push(("content-range", format!("bytes {start}-{}/{size}", size - 1)));
-            Answer { start, ..Answer::new(206, headers, Arc::clone(&file.content)) }
+            headers.push(("content-range", format!("bytes {start}-{}/{size}", end - 1)));
+            Answer { start, ..Answer::new(206, headers, &file.content[..end]) }
         }
         None => Answer::new(200, headers, Arc::clone(&file.content)),
     };
