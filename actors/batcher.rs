@@ -16,8 +16,10 @@ use candlewick_engine::{
 };
 use candlewick_protocol::{ActorRole, ErrorKind, FailPlace, Failpoints, Failure, RequestKey};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
+use tokio::time::Instant as Moment;
 
 use crate::census::Presence;
+use crate::deadline::Deadline;
 use crate::loader::LoadedModel;
 use crate::lost;
 use crate::metrics::ModelMetrics;
@@ -45,6 +47,8 @@ pub enum BatcherMsg {
         solo: bool,
         /// How much news it may be sent before it grants more; at most [`NEWS_WINDOW`].
         credit: u32,
+        /// When it is given up. Its actor says so to its client; here it is not begun any more.
+        deadline: Option<Deadline>,
     },
     /// A search goes on: its sequences are replaced by those that go on from them.
     Branch {
@@ -135,6 +139,7 @@ struct Admitted {
     is_scheduled: bool,
     /// News it may still be sent. At zero its sequences are paused.
     credit: u32,
+    deadline: Option<Deadline>,
 }
 
 /// A batcher at work.
@@ -225,8 +230,11 @@ impl Actor for Batcher {
         let _beat = vitals.handler.beat();
         strike(&state.failpoints, FailPlace::Batcher, &myself.get_cell()).await?;
         match message {
-            BatcherMsg::Admit { request, sequences, actor, solo, credit } => {
-                state.admit(request, sequences, actor, solo, credit)
+            BatcherMsg::Admit { request, sequences, actor, solo, credit, deadline } => {
+                let sequence_ids = sequences.iter().map(|sequence| sequence.id).collect();
+                let admitted =
+                    Admitted { actor, sequences: sequence_ids, is_scheduled: false, credit, deadline };
+                state.admit(request, sequences, solo, admitted)
             }
             BatcherMsg::Branch { request, branches } => state.branch(request, branches),
             BatcherMsg::Cancel(sequence) => state.cancel(sequence),
@@ -265,14 +273,7 @@ fn suspects(plan: &StepPlan) -> Vec<RequestKey> {
 }
 
 impl BatcherState {
-    fn admit(
-        &mut self,
-        request: RequestKey,
-        sequences: Vec<Sequence>,
-        actor: ActorRef<RequestMsg>,
-        solo: bool,
-        credit: u32,
-    ) {
+    fn admit(&mut self, request: RequestKey, sequences: Vec<Sequence>, solo: bool, admitted: Admitted) {
         // The context was checked against the cache when the request was resolved; a sequence that cannot fit would wait
         // for ever, so it is worth asking twice.
         if let Some(too_long) =
@@ -283,23 +284,20 @@ impl BatcherState {
                 "prompt and output may come to {too_long} tokens, more than the {capacity} blocks of the KV cache hold; \
                  a shorter prompt or a smaller `max_tokens` would fit"
             );
-            return tell(&actor, RequestMsg::Fail(Failure::new(ErrorKind::ContextOverflow, message)));
+            return tell(
+                &admitted.actor,
+                RequestMsg::Fail(Failure::new(ErrorKind::ContextOverflow, message)),
+            );
         }
         let counts = self.scheduler.counts();
         if counts.num_running + counts.num_waiting >= self.max_running {
-            tell(&actor, RequestMsg::Queued);
+            tell(&admitted.actor, RequestMsg::Queued);
         }
         if solo {
             self.turns.isolate(request);
         }
-        let admitted = Admitted {
-            actor,
-            sequences: sequences.iter().map(|sequence| sequence.id).collect(),
-            is_scheduled: false,
-            credit,
-        };
         sequences.into_iter().for_each(|sequence| self.scheduler.admit(sequence));
-        set_paused(&mut self.scheduler, &admitted, credit == 0);
+        set_paused(&mut self.scheduler, &admitted, admitted.credit == 0);
         self.requests.insert(request, admitted);
     }
 
@@ -350,6 +348,7 @@ impl BatcherState {
         if std::mem::take(&mut self.must_drop_prefixes) {
             model.release(&self.scheduler.drop_prefixes());
         }
+        self.forget_late();
         let Some(plan) = self.plan() else {
             self.model = Some(model);
             self.previous_ended = None;
@@ -363,6 +362,17 @@ impl BatcherState {
             self.step_times.lock().unwrap_or_else(PoisonError::into_inner).deadline(num_tokens, floor);
         self.vitals.begin_step(suspects(&plan), deadline);
         self.stepper.step(model, plan)
+    }
+
+    /// Those whose deadline has passed before their turn came are not begun: their actors are about to say so.
+    fn forget_late(&mut self) {
+        let now = Moment::now();
+        let is_late = |admitted: &Admitted| {
+            !admitted.is_scheduled && admitted.deadline.is_some_and(|deadline| deadline.has_passed(now))
+        };
+        let late: Vec<RequestKey> =
+            self.requests.iter().filter(|(_, admitted)| is_late(admitted)).map(|(&key, _)| key).collect();
+        late.into_iter().for_each(|request| self.forget(request));
     }
 
     /// The next plan: everybody's, or in quarantine that of whose turn it is and who has something to compute.

@@ -20,6 +20,7 @@ use crate::admission::{Admission, AdmissionLimits, draining};
 use crate::archive::Archive;
 use crate::board::{Board, card, display_id};
 use crate::census::Census;
+use crate::deadline::Deadline;
 use crate::jobs::JobsMsg;
 use crate::loader::LoadedModel;
 use crate::lost;
@@ -161,9 +162,10 @@ impl Gateway {
         for ((request, permit), trace) in requests.into_iter().zip(permits).zip(traces) {
             let lost = naming(lost(), &request.request_id);
             let (outlet, events) = Outlet::open(settings.stream_capacity, Event::Failed(lost));
+            let deadline = Deadline::from_now(request.timeout, settings.request_timeout);
             let key = self.tree.new_key();
             tracing::debug!(request = %key, client_id = %request.request_id, model = %model, "admitted");
-            let submission = Submission { key, request, outlet, permit, trace };
+            let submission = Submission { key, request, outlet, permit, deadline, trace };
             self.send(RegistryMsg::Submit { model: model.clone(), submission });
             streams.push(EventStream { events });
         }

@@ -22,6 +22,7 @@ mod batcher;
 mod board;
 mod capacity;
 mod census;
+mod deadline;
 mod gateway;
 mod generation;
 mod job_log;
@@ -102,6 +103,8 @@ pub struct TreeSettings {
     pub max_running: usize,
     /// Most sequences per model that wait, for the load or for a place; one more is refused.
     pub max_queued: usize,
+    /// Longest that a request may take, from when it comes in; `None` lets it take what it takes.
+    pub request_timeout: Option<Duration>,
     /// Longest context in tokens, if shorter than the model's.
     pub max_model_len: Option<usize>,
     /// Most tokens computed in one step.
@@ -155,6 +158,7 @@ fn settings_for_tests() -> TreeSettings {
         model_timeout: None,
         max_running: 4,
         max_queued: 16,
+        request_timeout: None,
         max_model_len: None,
         max_step_tokens: 64,
         max_inter_token: None,

@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admission::Permit;
 use crate::batcher::{BatcherMsg, NEWS_WINDOW};
 use crate::census::Presence;
+use crate::deadline::{Deadline, Reached};
 use crate::generation::{Effects, Generation};
 use crate::loader::LoadedModel;
 use crate::lost;
@@ -56,6 +57,8 @@ pub struct Submission {
     pub outlet: Outlet<Event>,
     /// Its right to be here.
     pub permit: Permit,
+    /// Until when.
+    pub deadline: Option<Deadline>,
     /// Its spans.
     pub trace: Trace,
 }
@@ -93,6 +96,8 @@ pub enum RequestMsg {
     Drained,
     /// The reader has left.
     ClientGone,
+    /// Its time is over.
+    DeadlinePassed(Deadline),
     /// It cannot be answered.
     Fail(Failure),
 }
@@ -135,6 +140,10 @@ pub struct RequestState {
     /// What a token of its model takes in the cache.
     kv_bytes_per_token: u64,
     is_queued_told: bool,
+    deadline: Option<Deadline>,
+    /// It was part of a step.
+    is_scheduled: bool,
+    num_generated: u64,
     last_token: Option<Instant>,
     gauge: RequestGauge,
     pulse: Arc<Pulse>,
@@ -142,6 +151,7 @@ pub struct RequestState {
     trace: Trace,
     tree: Arc<Tree>,
     _client_watch: AbortOnDropHandle<()>,
+    _deadline_watch: Option<AbortOnDropHandle<()>>,
     _permit: Permit,
     presence: Presence,
 }
@@ -156,7 +166,11 @@ impl Actor for Request {
         myself: ActorRef<RequestMsg>,
         RequestArgs { tree, submission, model, metrics, pulse, failpoints }: RequestArgs,
     ) -> Result<RequestState, ActorProcessingErr> {
-        let Submission { key, request, outlet, permit, trace } = submission;
+        let Submission { key, request, outlet, permit, deadline, trace } = submission;
+        let deadline_watch = deadline.map(|deadline| {
+            let passes = tokio::time::sleep_until(deadline.at());
+            tell_after(passes, &myself, RequestMsg::DeadlinePassed(deadline))
+        });
         Ok(RequestState {
             key,
             id: request.request_id.clone(),
@@ -169,12 +183,16 @@ impl Actor for Request {
             preparation: None,
             kv_bytes_per_token: 0,
             is_queued_told: false,
+            deadline,
+            is_scheduled: false,
+            num_generated: 0,
             last_token: None,
             gauge: RequestGauge::waiting(metrics),
             pulse,
             failpoints,
             trace,
             _client_watch: tell_after(outlet.closed(), &myself, RequestMsg::ClientGone),
+            _deadline_watch: deadline_watch,
             _permit: permit,
             presence: tree.census.join(ActorRole::Request, &format!("{model} {key}"), myself.get_id()),
             outlet,
@@ -202,6 +220,7 @@ impl Actor for Request {
             RequestMsg::News { from, news } => state.take_news(&myself, from, news),
             RequestMsg::Drained => state.resume(&myself),
             RequestMsg::ClientGone => myself.stop(Some("the client went away".into())),
+            RequestMsg::DeadlinePassed(deadline) => state.give_up(&myself, deadline),
             RequestMsg::Fail(failure) => state.fail(&myself, failure),
         }
         Ok(())
@@ -282,11 +301,13 @@ impl RequestState {
             actor: myself.clone(),
             solo: *solo,
             credit: NEWS_WINDOW.saturating_sub(self.num_ungranted),
+            deadline: self.deadline,
         };
         tell(batcher, admit);
     }
 
     fn take_place(&mut self, num_cached_tokens: u64) {
+        self.is_scheduled = true;
         self.gauge.running();
         self.trace.enter(Stage::Prefill);
         if let Some(generation) = &mut self.generation {
@@ -321,6 +342,7 @@ impl RequestState {
         if effects.num_tokens > 0 {
             self.trace.enter(Stage::Decode);
             metrics.generation_tokens.inc_by(effects.num_tokens as f64);
+            self.num_generated += effects.num_tokens as u64;
             let now = Instant::now();
             match self.last_token.replace(now) {
                 None => metrics.first_token_seconds.observe(self.gauge.age().as_secs_f64()),
@@ -369,6 +391,16 @@ impl RequestState {
             tell(batcher, BatcherMsg::Grant { request: self.key, num_news: self.num_ungranted });
             self.num_ungranted = 0;
         }
+    }
+
+    /// Nobody waits for the answer any more: what it holds is better used by others.
+    fn give_up(&mut self, myself: &ActorRef<RequestMsg>, deadline: Deadline) {
+        let reached = match (self.request.is_some(), self.is_scheduled) {
+            (true, _) => Reached::Load,
+            (false, false) => Reached::Queue,
+            (false, true) => Reached::Generation { num_tokens: self.num_generated },
+        };
+        self.fail(myself, deadline.failure(reached));
     }
 
     /// What waits for the reader is given up: it would be part of an answer that is not coming.

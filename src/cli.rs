@@ -210,6 +210,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "COUNT", help_heading = "Engine")]
     pub max_queued: Option<String>,
 
+    /// Longest that a request may take, waiting included [default: never]
+    #[arg(long, value_name = "TIME", help_heading = "Engine")]
+    pub request_timeout: Option<String>,
+
     /// Memory for the KV cache of one model, such as 4GiB [default: a share of what is free]
     #[arg(long, value_name = "SIZE", help_heading = "Engine")]
     pub kv_cache_memory: Option<String>,
@@ -383,6 +387,7 @@ impl ServeArgs {
             text("data-dir", &self.data_dir),
             text("max-running", &self.max_running),
             text("max-queued", &self.max_queued),
+            text("request-timeout", &self.request_timeout),
             text("kv-cache-memory", &self.kv_cache_memory),
             text("kv-cache-dtype", &self.kv_cache_dtype),
             text("memory-limit", &self.memory_limit),
@@ -481,6 +486,8 @@ pub enum ConfigCommand {
 mod tests {
     use clap::CommandFactory;
 
+    use std::time::Duration;
+
     use super::*;
     use crate::settings::{Settings, Sources};
     use crate::settings_layers::SHORT_NAMES;
@@ -503,7 +510,7 @@ mod tests {
         let args = serve(
             "org/m --served-model-name n,o --preload a/b --drain-timeout 9s --otlp-endpoint http://c:1 --otlp-protocol http --host 0.0.0.0 --port 0 --api-key a --api-key b,c --enable-cors --dtype bfloat16 --quantization q8_0 --device cpu \
              --model-timeout -1 --max-model-len 9 --default-seed 8 --reasoning on --chat-template t.jinja \
-             --chat-template-kwargs {\"a\":1} --max-running 7 --max-queued 6 --kv-cache-memory 5MiB --kv-cache-dtype int8 --memory-limit 9GiB --kernels portable --threads 4 \
+             --chat-template-kwargs {\"a\":1} --max-running 7 --max-queued 6 --request-timeout 90s --kv-cache-memory 5MiB --kv-cache-dtype int8 --memory-limit 9GiB --kernels portable --threads 4 \
              --cb-block-size 3 --cb-max-batch-tokens 2 --cb-max-memory-percent 0.5 --cache-dir c --log-level debug \
              --log-format json --api-key-file k.txt --allowed-origins http://a,https://b:8 --reasoning-field reasoning \
              --tool-call-parser hermes --max-logprobs -1 --trust-request-chat-template \
@@ -520,6 +527,7 @@ mod tests {
         assert_eq!(settings.models.model_timeout, None);
         assert_eq!(settings.server.port, 0);
         assert_eq!(settings.engine.block_size, 3);
+        assert_eq!(settings.engine.request_timeout, Some(Duration::from_secs(90)));
         assert_eq!(settings.server.max_logprobs, u32::MAX, "no limit");
         assert!(settings.server.strict_fields && settings.server.trust_request_chat_template);
         assert_ne!(settings.engine.kv_cache, defaults.engine.kv_cache);

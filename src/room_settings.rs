@@ -91,6 +91,7 @@ pub fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSe
         model_timeout: models.model_timeout,
         max_running: engine.max_running,
         max_queued: engine.max_queued,
+        request_timeout: engine.request_timeout,
         max_model_len: models.max_model_len,
         max_step_tokens: engine.max_step_tokens,
         max_inter_token: engine.max_inter_token,

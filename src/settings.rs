@@ -129,6 +129,8 @@ pub struct EngineSettings {
     pub max_running: usize,
     /// Most requests of one model that wait.
     pub max_queued: usize,
+    /// Longest that a request may take; `None` lets it take what it takes.
+    pub request_timeout: Option<Duration>,
     /// Most tokens computed in one step.
     pub max_step_tokens: usize,
     /// How long a step in which somebody decodes should take at most; `None` if it does not matter.

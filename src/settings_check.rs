@@ -311,6 +311,7 @@ impl Check<'_> {
         EngineSettings {
             max_running: self.count("engine.max_running", raw.max_running),
             max_queued: raw.max_queued,
+            request_timeout: raw.request_timeout.0,
             max_step_tokens: self.count("engine.max_batch_tokens", raw.max_batch_tokens),
             max_inter_token: raw.max_inter_token.0,
             speculation: self.speculation(speculation),

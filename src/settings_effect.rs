@@ -74,6 +74,7 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("models.chat_template_kwargs", NextRequest),
     ("engine.max_running", Live),
     ("engine.max_queued", Live),
+    ("engine.request_timeout", NextRequest),
     ("engine.max_batch_tokens", Live),
     ("engine.max_inter_token", Live),
     ("engine.kv_cache_memory", ReloadModel),

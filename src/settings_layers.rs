@@ -47,6 +47,7 @@ pub const SHORT_NAMES: &[(&str, &str)] = &[
     ("chat-template-kwargs", "models.chat_template_kwargs"),
     ("max-running", "engine.max_running"),
     ("max-queued", "engine.max_queued"),
+    ("request-timeout", "engine.request_timeout"),
     ("kv-cache-memory", "engine.kv_cache_memory"),
     ("kv-cache-dtype", "engine.kv_cache_dtype"),
     ("memory-limit", "engine.memory_limit"),

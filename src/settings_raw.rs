@@ -174,6 +174,8 @@ pub struct RawEngine {
     pub max_running: usize,
     /// Most requests of one model that wait.
     pub max_queued: usize,
+    /// Longest that a request may take.
+    pub request_timeout: Limit,
     /// Most tokens computed in one step.
     pub max_batch_tokens: usize,
     /// How long a step in which somebody decodes should take at most.
@@ -211,6 +213,7 @@ impl Default for RawEngine {
         Self {
             max_running: 64,
             max_queued: 256,
+            request_timeout: Limit(None),
             max_batch_tokens: 512,
             max_inter_token: Limit(Some(Duration::from_millis(200))),
             kv_cache_memory: Auto(None),

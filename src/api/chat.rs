@@ -8,8 +8,9 @@ use crate::collect::{Keep, collect};
 use crate::error::ApiError;
 use crate::from_wire::{ChatCall, read_chat};
 use crate::generation::{first_word, merge};
+use crate::sender::Sender;
 use crate::to_wire::{ChatChunks, Head, chat_completion};
-use crate::{ApiState, disconnect, request_id, sse};
+use crate::{ApiState, disconnect, sse};
 
 /// Answers a conversation, whole or in chunks.
 pub async fn create(
@@ -17,7 +18,7 @@ pub async fn create(
     state: web::Data<ApiState>,
     body: JsonBody,
 ) -> Result<HttpResponse, ApiError> {
-    let call = read_chat(body.0, request_id::of(&request), &state.settings())?;
+    let call = read_chat(body.0, Sender::of(&request)?, &state.settings())?;
     let gone = disconnect::token(&request);
     let answer = gone.run_until_cancelled(answer(&request, &state, call)).await;
     answer.unwrap_or_else(|| Err(disconnect::client_closed()))

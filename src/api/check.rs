@@ -6,6 +6,7 @@ use crate::ApiSettings;
 use crate::body::parse;
 use crate::error::ApiError;
 use crate::from_wire::{read_chat, read_completions, read_decode, read_detokenize, read_tokenize};
+use crate::sender::Sender;
 
 /// Whether a body would be accepted by the JSON route at a path; the text says what is wrong with it. A path that no such
 /// route has accepts any JSON object.
@@ -15,10 +16,10 @@ use crate::from_wire::{read_chat, read_completions, read_decode, read_detokenize
 pub fn check_body(path: &str, body: &[u8]) -> Result<(), String> {
     let read = || -> Result<(), ApiError> {
         let body = parse(body)?;
-        let (id, settings) = (RequestId::from("check"), ApiSettings::default());
+        let (sender, settings) = (Sender::unknown(RequestId::from("check")), ApiSettings::default());
         match path {
-            "/v1/chat/completions" => drop(read_chat(body, id, &settings)?),
-            "/v1/completions" => drop(read_completions(body, id, &settings)?),
+            "/v1/chat/completions" => drop(read_chat(body, sender, &settings)?),
+            "/v1/completions" => drop(read_completions(body, sender, &settings)?),
             "/tokenize" | "/v1/tokenize" => drop(read_tokenize(body)?),
             "/detokenize" | "/v1/detokenize" => drop(read_detokenize(body)?),
             "/decode" => drop(read_decode(body)?),

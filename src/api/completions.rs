@@ -8,8 +8,9 @@ use crate::collect::{Keep, collect};
 use crate::error::ApiError;
 use crate::from_wire::{CompletionsCall, read_completions};
 use crate::generation::{first_word, merge};
+use crate::sender::Sender;
 use crate::to_wire::{CompletionChunks, Head, completion};
-use crate::{ApiState, disconnect, request_id, sse};
+use crate::{ApiState, disconnect, sse};
 
 /// Continues texts, whole or in chunks.
 pub async fn create(
@@ -17,7 +18,7 @@ pub async fn create(
     state: web::Data<ApiState>,
     body: JsonBody,
 ) -> Result<HttpResponse, ApiError> {
-    let call = read_completions(body.0, request_id::of(&request), &state.settings())?;
+    let call = read_completions(body.0, Sender::of(&request)?, &state.settings())?;
     let gone = disconnect::token(&request);
     let answer = gone.run_until_cancelled(answer(&request, &state, call)).await;
     answer.unwrap_or_else(|| Err(disconnect::client_closed()))

@@ -26,6 +26,7 @@ mod panic;
 mod request_id;
 mod responses;
 mod routes;
+mod sender;
 mod settings;
 mod sse;
 mod text;

@@ -12,6 +12,7 @@ use crate::collect::{Keep, collect};
 use crate::from_wire::read_chat;
 use crate::generation::merge;
 use crate::scripted::channel_of;
+use crate::sender::Sender;
 use crate::sse::Chunks;
 use crate::to_wire::{ChatChunks, Head, chat_completion};
 
@@ -79,7 +80,7 @@ fn head(request: Value) -> Head {
     let Value::Object(more) = request else { panic!("a request is an object") };
     body.extend(more);
     let settings = ApiSettings::default();
-    let call = read_chat(body, RequestId::from("r"), &settings).expect("it is good");
+    let call = read_chat(body, Sender::unknown(RequestId::from("r")), &settings).expect("it is good");
     Head::now("chatcmpl-", &call.generation.request_id, call.reply, None, false)
 }
 

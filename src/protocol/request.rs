@@ -1,6 +1,7 @@
 //! What a client asks for, after the wire and before the model: nothing here is resolved against a model yet.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -36,6 +37,9 @@ pub struct GenerationRequest {
     /// Prefixes of this request are shared only with requests of the same salt.
     #[serde(default)]
     pub cache_salt: Option<String>,
+    /// How long it may take, from when it comes in to its last event: then it is given up. The server may set a shorter time.
+    #[serde(default)]
+    pub timeout: Option<Duration>,
 }
 
 impl GenerationRequest {

@@ -1,10 +1,12 @@
 //! Limits: what is too much is refused at once, and health is told whatever the models do.
 
+use std::time::Duration;
+
 use candlewick_engine::fake::FakeRule;
 use serde_json::json;
 
-use crate::support::eventually;
 use crate::support::server::{TestServer, chat_body};
+use crate::support::{eventually, http};
 
 #[test]
 fn one_more_than_fits_is_refused_with_a_time_to_try_again() {
@@ -30,6 +32,50 @@ fn one_more_than_fits_is_refused_with_a_time_to_try_again() {
         }
     });
     assert_eq!(server.post("/v1/chat/completions", &body).status, 200);
+}
+
+#[test]
+fn a_request_whose_time_is_over_is_told_so_on_every_route() {
+    let server = TestServer::fake(FakeRule::says("ok"), |_, _| {});
+    server.load("fake/model");
+    server.factory().control.step_gate.close();
+    let chat = chat_body("fake/model", "Hello", json!({}));
+    let completion = json!({"model": "fake/model", "prompt": "Once"});
+    let response = json!({"model": "fake/model", "input": "Hello"});
+    let mut in_the_body = chat.clone();
+    in_the_body["timeout"] = json!(0.05);
+    let hurry = ("x-request-timeout", "0.05");
+    for (path, headers, body) in [
+        ("/v1/chat/completions", &[hurry][..], &chat),
+        ("/v1/completions", &[hurry], &completion),
+        ("/v1/responses", &[hurry], &response),
+        ("/v1/chat/completions", &[], &in_the_body),
+        ("/v1/chat/completions", &[("timeout", "0.05")], &chat),
+    ] {
+        let answer = http::request(server.address(), "POST", path, headers, Some(body));
+        assert_eq!(answer.status, 504, "{path} {headers:?}");
+        let error = answer.json()["error"].take();
+        assert_eq!((&error["code"], &error["type"]), (&json!("timeout"), &json!("server_error")));
+        assert!(error["message"].as_str().expect("a text").contains("timeout of 0.05 s passed"), "{error}");
+    }
+    let refused =
+        http::request(server.address(), "POST", "/v1/completions", &[("timeout", "soon")], Some(&completion));
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("timeout")));
+    eventually("nobody is left", || server.gateway().num_in_flight() == 0);
+}
+
+#[test]
+fn a_stream_whose_time_is_over_ends_with_an_error() {
+    let server = TestServer::fake(FakeRule::default(), |_, api| api.stream_open_after = Duration::ZERO);
+    server.load("fake/model");
+    server.factory().control.step_gate.close();
+    server.factory().control.step_gate.let_pass(3);
+    let body = chat_body("fake/model", "Hello", json!({"stream": true, "timeout": 0.3}));
+    let answer = server.post("/v1/chat/completions", &body);
+    assert_eq!(answer.status, 200);
+    let last = answer.chunks().pop().expect("there is a last word");
+    assert_eq!(last["error"]["code"], "timeout");
+    eventually("nobody is left", || server.gateway().num_in_flight() == 0);
 }
 
 #[test]

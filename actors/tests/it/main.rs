@@ -3,6 +3,7 @@
 mod admission;
 mod cancel;
 mod crash;
+mod deadline;
 mod hang;
 mod held;
 mod jobs;

@@ -30,6 +30,7 @@ pub fn settings() -> TreeSettings {
         model_timeout: None,
         max_running: 8,
         max_queued: 64,
+        request_timeout: None,
         max_model_len: None,
         max_step_tokens: 64,
         max_inter_token: None,
@@ -170,6 +171,7 @@ pub fn request(prompt: &str, max_tokens: u32) -> GenerationRequest {
         priority: 0,
         truncation: None,
         cache_salt: None,
+        timeout: None,
     }
 }
 

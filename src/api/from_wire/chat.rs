@@ -12,11 +12,13 @@ use super::messages::read_messages;
 use super::sampling::{check_token_limits, read_generation_config, read_sampling};
 use super::shape::{read_cache_salt, read_choices, read_num_top, read_output, read_truncation};
 use super::shared::{
-    ReplyOptions, read_harmless, read_model, read_priority, read_request_id, read_stream, refuse_unsupported,
+    ReplyOptions, read_harmless, read_model, read_priority, read_request_id, read_stream, read_timeout,
+    refuse_unsupported,
 };
 use super::tools::{Tools, read_tools};
 use crate::ApiSettings;
 use crate::error::ApiError;
+use crate::sender::Sender;
 
 /// A chat request, read.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub struct ChatCall {
 /// Reads a chat request.
 pub fn read_chat(
     body: Map<String, Value>,
-    request_id: RequestId,
+    sender: Sender,
     settings: &ApiSettings,
 ) -> Result<ChatCall, ApiError> {
     let mut fields = Fields::root(body);
@@ -83,12 +85,13 @@ pub fn read_chat(
     check_forms(constraint.as_ref(), &prompt.tool_choice)?;
     let (truncation, cache_salt) = (read_truncation(&mut fields)?, read_cache_salt(&mut fields)?);
     let priority = read_priority(&mut fields)?;
+    let timeout = read_timeout(&mut fields, sender.timeout)?;
     refuse_chat_only(&mut fields)?;
     refuse_unsupported(&mut fields)?;
     fields.finish_request(settings.strict_fields)?;
 
     let generation = GenerationRequest {
-        request_id: reply.request_id.as_deref().map_or(request_id, RequestId::from),
+        request_id: reply.request_id.as_deref().map_or(sender.request_id, RequestId::from),
         model,
         prompt: Prompt::Chat(prompt),
         sampling,
@@ -99,6 +102,7 @@ pub fn read_chat(
         priority,
         truncation,
         cache_salt,
+        timeout,
     };
     Ok(ChatCall { generation, reply })
 }

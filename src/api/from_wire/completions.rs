@@ -8,10 +8,12 @@ use super::format::read_constraint;
 use super::sampling::{check_token_limits, read_generation_config, read_sampling};
 use super::shape::{read_cache_salt, read_choices, read_num_top, read_output, read_truncation};
 use super::shared::{
-    ReplyOptions, read_harmless, read_model, read_priority, read_request_id, read_stream, refuse_unsupported,
+    ReplyOptions, read_harmless, read_model, read_priority, read_request_id, read_stream, read_timeout,
+    refuse_unsupported,
 };
 use crate::ApiSettings;
 use crate::error::ApiError;
+use crate::sender::Sender;
 
 /// Most prompts in one request.
 const NUM_PROMPTS_MAX: usize = 1024;
@@ -30,7 +32,7 @@ pub struct CompletionsCall {
 /// Reads a completions request.
 pub fn read_completions(
     body: Map<String, Value>,
-    request_id: RequestId,
+    sender: Sender,
     settings: &ApiSettings,
 ) -> Result<CompletionsCall, ApiError> {
     let mut fields = Fields::root(body);
@@ -68,11 +70,12 @@ pub fn read_completions(
     let (truncation, cache_salt) = (read_truncation(&mut fields)?, read_cache_salt(&mut fields)?);
     let constraint = read_constraint(&mut fields)?;
     let priority = read_priority(&mut fields)?;
+    let timeout = read_timeout(&mut fields, sender.timeout)?;
     fields.refuse("prompt_embeds", "send `prompt` as text or token ids", |_| false)?;
     refuse_unsupported(&mut fields)?;
     fields.finish_request(settings.strict_fields)?;
 
-    let request_id = reply.request_id.as_deref().map_or(request_id, RequestId::from);
+    let request_id = reply.request_id.as_deref().map_or(sender.request_id, RequestId::from);
     let generations = prompts.into_iter().map(|prompt| GenerationRequest {
         request_id: request_id.clone(),
         model: model.clone(),
@@ -85,6 +88,7 @@ pub fn read_completions(
         priority,
         truncation,
         cache_salt: cache_salt.clone(),
+        timeout,
     });
     Ok(CompletionsCall { generations: generations.collect(), reply })
 }

@@ -12,11 +12,12 @@ use super::items::read_input;
 use super::sampling::{check_token_limits, read_generation_config, read_sampling};
 use super::shape::{read_cache_salt, read_num_top, read_output, read_truncation};
 use super::shared::{
-    read_harmless, read_model, read_priority, read_request_id, read_stream, refuse_unsupported,
+    read_harmless, read_model, read_priority, read_request_id, read_stream, read_timeout, refuse_unsupported,
 };
 use super::tools::{Tools, read_tools};
 use crate::ApiSettings;
 use crate::error::ApiError;
+use crate::sender::Sender;
 use crate::to_wire::ResponseHead;
 use crate::wire::responses::{Echo, EchoReasoning, EchoText};
 
@@ -57,7 +58,7 @@ pub struct ResponsesCall {
 /// Reads a request for a response.
 pub fn read_responses(
     body: Map<String, Value>,
-    request_id: RequestId,
+    sender: Sender,
     settings: &ApiSettings,
 ) -> Result<ResponsesCall, ApiError> {
     let mut fields = Fields::root(body);
@@ -89,7 +90,7 @@ pub fn read_responses(
     read_harmless(&mut fields)?;
     let hide_reasoning = !fields.bool("include_reasoning")?.unwrap_or(true);
     let tokens_as_token_ids = fields.flag("return_tokens_as_token_ids")?;
-    let request_id = read_request_id(&mut fields)?.as_deref().map_or(request_id, RequestId::from);
+    let request_id = read_request_id(&mut fields)?.as_deref().map_or(sender.request_id, RequestId::from);
     let prompt = ChatPrompt {
         tools,
         tool_choice,
@@ -101,6 +102,7 @@ pub fn read_responses(
         ..ChatPrompt::default()
     };
     let priority = read_priority(&mut fields)?;
+    let timeout = read_timeout(&mut fields, sender.timeout)?;
     let cache_salt = read_cache_salt(&mut fields)?;
     let cut = read_truncation(&mut fields)?;
     refuse_responses_only(&mut fields)?;
@@ -146,6 +148,7 @@ pub fn read_responses(
         priority,
         truncation: cut,
         cache_salt,
+        timeout,
     };
     Ok(ResponsesCall { generation, input, instructions, previous, stream, background, store, head })
 }

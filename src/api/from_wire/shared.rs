@@ -1,11 +1,14 @@
 //! What chat and completions have in common beside sampling: the model, streaming, harmless fields, refused fields.
 
+use std::time::Duration;
+
 use candlewick_protocol::{ModelRef, OutputOptions};
 use serde_json::Value;
 
 use super::fields::{Fields, wrong_type};
 use crate::ReasoningFields;
 use crate::error::ApiError;
+use crate::sender::{sooner, timeout_of_seconds};
 
 /// How the answer is to be written.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -141,6 +144,15 @@ pub fn read_request_id(fields: &mut Fields) -> Result<Option<String>, ApiError> 
     }
     let path = fields.path("request_id");
     Err(ApiError::invalid(path, "`request_id` must be 1 to 128 printable ASCII characters"))
+}
+
+/// How long the answer is waited for: in the body, or in a header.
+pub fn read_timeout(fields: &mut Fields, of_headers: Option<Duration>) -> Result<Option<Duration>, ApiError> {
+    let Some(value) = fields.take("timeout") else { return Ok(of_headers) };
+    let timeout = value.as_f64().and_then(timeout_of_seconds);
+    let timeout =
+        timeout.ok_or_else(|| wrong_type(&fields.path("timeout"), "a number of seconds above 0", &value))?;
+    Ok(sooner(Some(timeout), of_headers))
 }
 
 /// Lower runs first.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{read_chat, read_completions};
 use crate::ApiSettings;
 use crate::error::ApiError;
+use crate::sender::Sender;
 use crate::wire::error::Fault;
 
 fn object(value: Value) -> Map<String, Value> {
@@ -18,13 +19,15 @@ fn object(value: Value) -> Map<String, Value> {
 pub fn chat(more: Value) -> Result<GenerationRequest, ApiError> {
     let mut body = object(json!({"model": "acme/m", "messages": [{"role": "user", "content": "hi"}]}));
     body.extend(object(more));
-    read_chat(body, RequestId::from("id"), &ApiSettings::default()).map(|call| call.generation)
+    read_chat(body, Sender::unknown(RequestId::from("id")), &ApiSettings::default())
+        .map(|call| call.generation)
 }
 
 pub fn completions(more: Value) -> Result<Vec<GenerationRequest>, ApiError> {
     let mut body = object(json!({"model": "acme/m", "prompt": "Once"}));
     body.extend(object(more));
-    read_completions(body, RequestId::from("id"), &ApiSettings::default()).map(|call| call.generations)
+    read_completions(body, Sender::unknown(RequestId::from("id")), &ApiSettings::default())
+        .map(|call| call.generations)
 }
 
 #[track_caller]
@@ -263,7 +266,7 @@ fn a_server_can_be_told_to_trust_and_to_be_strict() {
     let read = |more: Value| {
         let mut body = object(json!({"model": "acme/m", "messages": [{"role": "user", "content": "hi"}]}));
         body.extend(object(more));
-        read_chat(body, RequestId::from("id"), &settings).map(|call| call.generation)
+        read_chat(body, Sender::unknown(RequestId::from("id")), &settings).map(|call| call.generation)
     };
     let Prompt::Chat(prompt) = read(json!({"chat_template": "{{ messages }}"})).expect("good").prompt else {
         panic!("a chat")

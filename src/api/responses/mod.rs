@@ -19,9 +19,10 @@ use crate::body::JsonBody;
 use crate::error::ApiError;
 use crate::from_wire::{ResponsesCall, kept, read_responses};
 use crate::generation::first_word;
+use crate::sender::Sender;
 use crate::to_wire::{ItemIds, ResponseWriter};
 use crate::wire::responses::{InputTokens, Response};
-use crate::{ApiState, disconnect, request_id, sse};
+use crate::{ApiState, disconnect, sse};
 
 /// Makes a response: whole, in events, or in the background.
 pub async fn create(
@@ -29,7 +30,7 @@ pub async fn create(
     state: web::Data<ApiState>,
     body: JsonBody,
 ) -> Result<HttpResponse, ApiError> {
-    let call = read_responses(body.0, request_id::of(&request), &state.settings())?;
+    let call = read_responses(body.0, Sender::of(&request)?, &state.settings())?;
     let gone = disconnect::token(&request);
     let answer = gone.run_until_cancelled(answer(&request, &state, call)).await;
     answer.unwrap_or_else(|| Err(disconnect::client_closed()))
@@ -41,7 +42,7 @@ pub async fn input_tokens(
     state: web::Data<ApiState>,
     body: JsonBody,
 ) -> Result<HttpResponse, ApiError> {
-    let mut call = read_responses(body.0, request_id::of(&request), &state.settings())?;
+    let mut call = read_responses(body.0, Sender::of(&request)?, &state.settings())?;
     // Nothing is generated, and nothing is kept.
     (call.background, call.store) = (false, Some(false));
     call.generation.sampling.max_tokens = Some(0);

@@ -221,6 +221,7 @@ fn tree_settings() -> TreeSettings {
         model_timeout: None,
         max_running: 8,
         max_queued: 8,
+        request_timeout: None,
         max_model_len: None,
         max_step_tokens: 64,
         max_inter_token: Some(Duration::from_millis(200)),
