@@ -3,6 +3,7 @@
 use candle_core::cpu::erf::erf_f32;
 
 use super::exp::exp;
+use super::lanes::{Kernel, Lanes, dispatch};
 
 /// An activation function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,31 @@ impl Activation {
             // Named here so that its loop is compiled without the choice inside.
             Self::Silu => all.for_each(|(gate, up)| *gate = Self::Silu.apply(*gate) * up),
             activation => all.for_each(|(gate, up)| *gate = activation.apply(*gate) * up),
+        }
+    }
+}
+
+impl Activation {
+    /// `x = activation(x)`.
+    pub(crate) fn apply_to(self, x: &mut [f32]) {
+        dispatch(ApplyTo { activation: self, x });
+    }
+}
+
+struct ApplyTo<'a> {
+    activation: Activation,
+    x: &'a mut [f32],
+}
+
+impl Kernel for ApplyTo<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let all = self.x.iter_mut();
+        match self.activation {
+            Activation::Silu => all.for_each(|x| *x = Activation::Silu.apply(*x)),
+            activation => all.for_each(|x| *x = activation.apply(*x)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Causal attention of a ragged batch over the paged KV cache (paging: Kwon et al. 2023, arXiv:2309.06180), in one pass
+//! Attention of a ragged batch over the paged KV cache (paging: Kwon et al. 2023, arXiv:2309.06180), in one pass
 //! over keys and values with a running softmax (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022,
 //! arXiv:2205.14135).
 //!
@@ -43,14 +43,27 @@ pub(crate) struct HeadShape {
 /// What is particular about the attention of a layer.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct AttendOptions<'a> {
-    /// How many positions a row sees, itself included; `None` sees all.
+    /// How many positions a row sees up to its own, which is included; `None` sees all.
     pub(crate) window: Option<usize>,
+    /// How many positions after its own a row sees, of those in its segment: none in a decoder.
+    pub(crate) ahead: usize,
+    /// Added to scores by how far a position is from the row's.
+    pub(crate) bias: Option<RelativeBias<'a>>,
     /// Scores are bent to below this: `cap · tanh(score / cap)`.
     pub(crate) soft_cap: Option<f32>,
     /// What scores are multiplied by; `None` is 1/√head_dim.
     pub(crate) scale: Option<f32>,
     /// For each query head, the score of a place that has no value: it takes part in the softmax and adds nothing.
     pub(crate) sinks: Option<&'a [f32]>,
+}
+
+/// What is added to scores for each distance between two positions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RelativeBias<'a> {
+    /// `(heads, 2 × reach − 1)`: of the position that is `reach − 1` before the row's, up to as many after it.
+    pub(crate) table: &'a [f32],
+    /// No two positions of a segment are this far apart.
+    pub(crate) reach: usize,
 }
 
 /// Consecutive rows of the batch that are consecutive tokens of one sequence.
@@ -88,7 +101,7 @@ pub(crate) fn attend(
     let mut num_products = 0;
     for segment in segments {
         let context = segment.start + segment.num_rows;
-        let seen = options.window.map_or(context, |window| context.min(window));
+        let seen = options.window.map_or(context, |window| context.min(window.saturating_add(options.ahead)));
         num_products += segment.num_rows * seen * heads.num_heads * kv.padded_head;
         for first in (0..segment.num_rows).step_by(task_tokens) {
             let tokens = first..(first + task_tokens).min(segment.num_rows);
@@ -168,7 +181,7 @@ impl<E: Element> Kernel for Of<'_, E> {
         let mut state = Vec::with_capacity(num_rows);
         state.extend((0..num_rows).map(|row| task.first_state(row % group)));
         let mut rows = Rows { queries, scores, sums, state: &mut state };
-        let seen = task.first_visible(task.tokens.start)..task.segment.start + task.tokens.end;
+        let seen = task.first_visible(task.tokens.start)..task.end_visible(task.tokens.end - 1);
         for stretch in seen.start / STRETCH..seen.end.div_ceil(STRETCH) {
             let stretch = stretch * STRETCH..(stretch + 1) * STRETCH;
             let seen = stretch.start.max(seen.start)..stretch.end.min(seen.end);
@@ -198,12 +211,19 @@ impl Task<'_> {
         self.options.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
+    /// One after the last position that a token of the segment sees.
+    #[inline(always)]
+    fn end_visible(&self, token: usize) -> usize {
+        let behind = self.segment.num_rows - token - 1;
+        self.segment.start + token + 1 + self.options.ahead.min(behind)
+    }
+
     /// The positions of a stretch that a row sees, relative to its beginning.
     #[inline(always)]
     fn seen_in(&self, stretch: &Range<usize>, row: usize) -> Range<usize> {
         let token = self.tokens.start + row / self.group();
         let start = self.first_visible(token).clamp(stretch.start, stretch.end);
-        let end = (self.segment.start + token + 1).clamp(start, stretch.end);
+        let end = self.end_visible(token).clamp(start, stretch.end);
         start - stretch.start..end - stretch.start
     }
 
@@ -402,6 +422,12 @@ impl Task<'_> {
             if seen.is_empty() {
                 continue;
             }
+            if let Some(bias) = self.options.bias {
+                let scores = scores[seen.clone()].iter_mut();
+                scores
+                    .zip(self.biases(bias, row, stretch.start + seen.start))
+                    .for_each(|(x, bias)| *x += bias);
+            }
             if let Some(cap) = self.options.soft_cap {
                 scores[seen.clone()].iter_mut().for_each(|score| *score = cap * (*score / cap).tanh());
             }
@@ -418,11 +444,20 @@ impl Task<'_> {
         }
     }
 
+    /// What is added to a row's scores from a position on.
+    #[inline(always)]
+    fn biases<'a>(&self, bias: RelativeBias<'a>, row: usize, position: usize) -> &'a [f32] {
+        let head = self.kv_head * self.group() + row % self.group();
+        let own = self.segment.start + self.tokens.start + row / self.group();
+        let of_head = &bias.table[head * (2 * bias.reach - 1)..][..2 * bias.reach - 1];
+        &of_head[position + bias.reach - 1 - own..]
+    }
+
     /// Values of bytes have a scale for each position; those that no row of the task sees are left at zero.
     #[inline(always)]
     fn value_scales(&self, stretch: &Range<usize>) -> [f32; STRETCH] {
         let mut scales = [0.0; STRETCH];
-        let end = stretch.end.min(self.segment.start + self.tokens.end);
+        let end = stretch.end.min(self.end_visible(self.tokens.end - 1));
         for position in stretch.start.max(self.first_visible(self.tokens.start))..end {
             let (cell, slot) = self.cell(position);
             scales[position - stretch.start] = self.kv.value_scale(cell, slot);

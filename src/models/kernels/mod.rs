@@ -9,6 +9,7 @@ pub(crate) mod attention;
 pub(crate) mod dot;
 pub(crate) mod exp;
 pub(crate) mod lanes;
+pub(crate) mod layer_norm;
 pub(crate) mod level;
 pub(crate) mod norm;
 pub(crate) mod packed;

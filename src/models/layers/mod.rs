@@ -5,9 +5,11 @@
 //! the pool that the caller is in, never on candle's own: a panic there would poison candle for the whole process. `reference` is the exception, for those
 //! who ask for it.
 
+pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod decoder;
 pub(crate) mod embedding;
+pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod mlp;
 pub(crate) mod norm;

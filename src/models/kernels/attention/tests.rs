@@ -60,19 +60,26 @@ impl Sequence {
             x[(position * num_kv_heads + kv_head) * head_dim..][..head_dim].to_vec()
         };
         let first = options.window.map_or(0, |window| (row + 1).saturating_sub(window));
+        let last = row.saturating_add(options.ahead).min(self.q.len() / self.width() - 1);
+        let bias = |position: usize| match options.bias {
+            None => 0.0,
+            Some(RelativeBias { table, reach }) => {
+                f64::from(table[head * (2 * reach - 1) + position + reach - 1 - row])
+            }
+        };
         let scale = options.scale.map_or(1.0 / (head_dim as f64).sqrt(), f64::from);
-        let weights: Vec<f64> = (first..=row)
+        let weights: Vec<f64> = (first..=last)
             .map(|position| {
                 let k = at(&self.k, position);
                 let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * f64::from(k)).sum();
-                let score = dot * scale;
+                let score = dot * scale + bias(position);
                 options.soft_cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh()).exp()
             })
             .collect();
         let sink = options.sinks.map_or(0.0, |sinks| f64::from(sinks[head]).exp());
         let total: f64 = weights.iter().sum::<f64>() + sink;
         let mut out = vec![0.0; head_dim];
-        for (position, weight) in (first..=row).zip(weights) {
+        for (position, weight) in (first..=last).zip(weights) {
             for (out, v) in out.iter_mut().zip(at(&self.v, position)) {
                 *out += weight / total * f64::from(v);
             }
@@ -133,9 +140,36 @@ fn soft_caps_scales_and_sinks_agree_with_the_formula() {
             AttendOptions { soft_cap: Some(0.5), ..AttendOptions::default() },
             AttendOptions { scale: Some(1.0), ..AttendOptions::default() },
             AttendOptions { sinks: Some(&sinks), ..AttendOptions::default() },
-            AttendOptions { window: Some(33), soft_cap: Some(2.0), scale: Some(0.7), sinks: Some(&sinks) },
+            AttendOptions {
+                window: Some(33),
+                soft_cap: Some(2.0),
+                scale: Some(0.7),
+                sinks: Some(&sinks),
+                ..AttendOptions::default()
+            },
         ] {
             sequence.check(90, options, 1e-5);
+        }
+    });
+}
+
+#[test]
+fn what_lies_ahead_and_biases_of_distance_agree_with_the_formula() {
+    on_every_level(|| {
+        let len = 150;
+        for (num_heads, num_kv_heads, head_dim, block_size) in SHAPES {
+            let heads = HeadShape { num_heads, num_kv_heads, head_dim };
+            let reach = len + 7;
+            let table = noise(9, num_heads * (2 * reach - 1));
+            let bias = Some(RelativeBias { table: &table, reach });
+            for (dtype, tolerance) in DTYPES {
+                let sequence = Sequence::new(len, heads, block_size, dtype);
+                for (window, ahead) in [(None, usize::MAX), (Some(9), 8), (Some(65), 64), (None, 3)] {
+                    let options = AttendOptions { window, ahead, ..AttendOptions::default() };
+                    sequence.check(len, options, tolerance);
+                    sequence.check(len, AttendOptions { bias, ..options }, tolerance);
+                }
+            }
         }
     });
 }
