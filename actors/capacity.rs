@@ -49,6 +49,7 @@ mod tests {
             num_parameters: 0,
             weight_bytes: 0,
             kv_bytes_per_token,
+            encoder: None,
         }
     }
 

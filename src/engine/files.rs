@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::encode::SentenceLayout;
 use crate::{FileEntry, LoadError};
 
 /// The index of a sharded checkpoint: `{"weight_map": {tensor: file}}`.
@@ -30,13 +31,12 @@ const CONFIG: [&str; 2] = ["config.json", "generation_config.json"];
 /// A folder of named chat templates, one `.jinja` file each.
 const TEMPLATE_FOLDER: &str = "additional_chat_templates/";
 
-/// The files of the processor stage that this repository has: tokenizer and chat templates.
+/// The files of the processor stage that this repository has: tokenizer, chat templates, and how vectors are made of texts.
 pub fn processor_files(files: &[FileEntry]) -> Vec<String> {
     let mut names = present(files, &PROCESSOR);
-    let templates = files.iter().map(|file| &file.name);
-    names.extend(
-        templates.filter(|name| name.starts_with(TEMPLATE_FOLDER) && name.ends_with(".jinja")).cloned(),
-    );
+    let is_template = |name: &str| name.starts_with(TEMPLATE_FOLDER) && name.ends_with(".jinja");
+    let others = files.iter().map(|file| &file.name);
+    names.extend(others.filter(|name| is_template(name) || SentenceLayout::is_part(name)).cloned());
     names
 }
 

@@ -6,6 +6,7 @@
 
 mod beam;
 pub mod blocks;
+pub mod encode;
 mod error;
 pub mod fake;
 pub mod files;

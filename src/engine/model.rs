@@ -7,6 +7,7 @@ use std::sync::Arc;
 use candlewick_protocol::RequestKey;
 use serde_json::Value;
 
+use crate::encode::{Encoder, EncoderInfo};
 use crate::grammar::{GrammarProgress, TokenMask};
 use crate::{LoadError, ModelFiles, SamplingParams, StepError};
 
@@ -207,8 +208,14 @@ pub trait Weights: Send + Sync {
     /// What is known of the model.
     fn info(&self) -> &ModelInfo;
 
-    /// A model with an empty KV cache of this shape. Memory of the cache is taken as it is first written.
+    /// A model with an empty KV cache of this shape. Memory of the cache is taken as it is first written. Only of what
+    /// generates: an encoder, by its [`ModelInfo`], has [`Weights::start_encoder`].
     fn start(&self, cache: KvCacheShape) -> Result<Box<dyn Model>, StepError>;
+
+    /// An encoder.
+    fn start_encoder(&self) -> Result<Box<dyn Encoder>, StepError> {
+        Err(StepError::Plan("this model generates text and encodes none".into()))
+    }
 }
 
 /// Size of a paged KV cache.
@@ -235,6 +242,8 @@ pub struct ModelInfo {
     pub weight_bytes: u64,
     /// Bytes of KV cache that one token takes.
     pub kv_bytes_per_token: u64,
+    /// What it is as an encoder. A model is one, or generates.
+    pub encoder: Option<Arc<EncoderInfo>>,
 }
 
 /// The precision in which weights are kept.

@@ -110,6 +110,7 @@ impl ModelFactory for FakeFactory {
             num_parameters: 0,
             weight_bytes: self.weight_bytes,
             kv_bytes_per_token: 1024,
+            encoder: None,
         };
         Ok(Arc::new(FakeWeights { info, rule: self.rule.clone(), control: self.control.clone() }))
     }

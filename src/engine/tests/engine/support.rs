@@ -59,6 +59,7 @@ pub fn start_model(rule: FakeRule, num_blocks: usize, block_size: usize) -> Box<
         num_parameters: 0,
         weight_bytes: 0,
         kv_bytes_per_token: 0,
+        encoder: None,
     };
     let weights = FakeWeights { info, rule, control: Arc::<FakeControl>::default() };
     let cache = KvCacheShape { num_blocks: num_blocks as u32, block_size: block_size as u32 };
