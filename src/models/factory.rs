@@ -14,7 +14,7 @@ use crate::kernels::pool::Pool;
 use crate::layers::decoder::{Decoder, DecoderConfig};
 use crate::model::DecoderWeights;
 use crate::weights::{Checkpoint, WeightReader};
-use crate::{llama, mistral, qwen2, qwen3, smollm3};
+use crate::{encoders, llama, mistral, qwen2, qwen3, smollm3};
 
 type ReadConfig = fn(Config<'_>) -> Result<DecoderConfig, LoadError>;
 
@@ -66,6 +66,10 @@ impl CandleFactory {
 
 impl ModelFactory for CandleFactory {
     fn check(&self, config: &Value) -> Result<(), LoadError> {
+        if encoders::is_encoder(config) {
+            refuse_quantized(Config(config))?;
+            return encoders::check(config);
+        }
         read_config(config).map(drop)
     }
 
@@ -81,6 +85,9 @@ impl ModelFactory for CandleFactory {
     ) -> Result<Arc<dyn Weights>, LoadError> {
         let json = files.json("config.json")?;
         let json = json.ok_or_else(|| LoadError::NotFound("there is no config.json".into()))?;
+        if encoders::is_encoder(&json) {
+            return encoders::load(&json, files, options, &self.pool, on_progress);
+        }
         let config = read_config(&json)?;
         let checkpoint = Checkpoint::open(files)?;
         let mut reader = WeightReader::new(&checkpoint, options.clone(), &self.pool, on_progress);
@@ -95,6 +102,7 @@ impl ModelFactory for CandleFactory {
             num_parameters: reader.num_parameters,
             weight_bytes: reader.num_bytes,
             kv_bytes_per_token: bytes_per_token(config.layers.len(), config.heads, kv_dtype),
+            encoder: None,
         };
         finish_progress(on_progress, checkpoint.len() as u64)?;
         let (num_layers, heads) = (config.layers.len(), config.heads);
@@ -122,18 +130,13 @@ fn read_config(json: &Value) -> Result<DecoderConfig, LoadError> {
     };
     let family = config.text("model_type", "").map_err(|_| corrupt(format!("`model_type` is {family}")))?;
     let Some((_, read)) = FAMILIES.iter().find(|(name, _)| *name == family) else {
-        let names: Vec<_> = FAMILIES.iter().map(|(name, _)| *name).collect();
+        let names: Vec<_> = FAMILIES.iter().map(|(name, _)| *name).chain(encoders::families()).collect();
         return Err(LoadError::Unsupported(format!(
             "models of type {family:?} are not there yet; those that are: {}",
             names.join(", ")
         )));
     };
-    if let Some(quantization) = config.get("quantization_config") {
-        let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
-        return Err(LoadError::Unsupported(format!(
-            "weights quantized by {method:?} are not read yet; use a checkpoint in BF16, F16 or F32"
-        )));
-    }
+    refuse_quantized(config)?;
     if let Some(architectures) =
         config.get("architectures").and_then(Value::as_array).filter(|all| !all.is_empty())
     {
@@ -146,6 +149,14 @@ fn read_config(json: &Value) -> Result<DecoderConfig, LoadError> {
         }
     }
     read(config)
+}
+
+fn refuse_quantized(config: Config<'_>) -> Result<(), LoadError> {
+    let Some(quantization) = config.get("quantization_config") else { return Ok(()) };
+    let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
+    Err(LoadError::Unsupported(format!(
+        "weights quantized by {method:?} are not read yet; use a checkpoint in BF16, F16 or F32"
+    )))
 }
 
 /// Tells of tensors that the config does not call for: the likeliest sign of a config that is not the checkpoint's.

@@ -14,6 +14,7 @@
 mod batch;
 mod cache;
 mod config;
+mod encoders;
 mod factory;
 mod ggml;
 mod gguf;

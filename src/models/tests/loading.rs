@@ -65,7 +65,8 @@ fn a_family_that_is_not_there_is_refused_by_name_with_those_that_are() {
     assert!(matches!(error, LoadError::Unsupported(_)));
     assert_eq!(
         error.to_string(),
-        "models of type \"mamba\" are not there yet; those that are: llama, mistral, qwen2, qwen3, smollm3"
+        "models of type \"mamba\" are not there yet; those that are: llama, mistral, qwen2, qwen3, smollm3, \
+         bert, distilbert, modernbert, mpnet, nomic_bert, roberta, xlm-roberta"
     );
     assert!(check(json!({})).unwrap_err().to_string().contains("model_type"));
     for family in ["llama", "mistral", "qwen2", "qwen3", "smollm3"] {
