@@ -337,6 +337,14 @@ impl Gateway {
         self.tree.census.count()
     }
 
+    /// Whether actors answer: the root, and the registry unless it is being restarted. Waits for their answer without end.
+    pub async fn is_alive(&self) -> bool {
+        let (reply, root) = oneshot::channel();
+        tell(&self.root, RootMsg::Ping(reply.into()));
+        let is_restarted = self.registry.borrow().is_none();
+        root.await.is_ok() && (is_restarted || self.ask(RegistryMsg::Ping).await.is_some())
+    }
+
     /// Stops admitting, waits until requests are done or `grace` is over, ends the rest with a failure, stops the tree.
     pub async fn shutdown(&self, grace: Duration) {
         self.tree.admission.drain();

@@ -58,6 +58,8 @@ pub enum RegistryMsg {
     DropPrefixes,
     /// Unload every model and end all requests.
     Reset(RpcReplyPort<()>),
+    /// Answer, to show that you can.
+    Ping(RpcReplyPort<()>),
     /// The settings have changed: load what is to be loaded, and pass it on.
     SettingsChanged,
     /// The server stops: end everything with this failure.
@@ -141,6 +143,8 @@ impl Actor for ModelRegistry {
                 state.models.values().for_each(|entry| tell(&entry.supervisor, ModelMsg::DropPrefixes));
             }
             RegistryMsg::Reset(reply) => state.reset(reply),
+            // An error means that whoever asked has gone.
+            RegistryMsg::Ping(reply) => _ = reply.send(()),
             RegistryMsg::SettingsChanged => state.settings_changed(&myself).await?,
             RegistryMsg::End(failure) => {
                 state

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candlewick_protocol::ActorRole;
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -30,6 +30,8 @@ pub struct Root;
 pub enum RootMsg {
     /// The pause after a crash of this child is over.
     Start(Child),
+    /// Answer, to show that you can.
+    Ping(RpcReplyPort<()>),
 }
 
 /// Whom the root supervises.
@@ -120,8 +122,11 @@ impl Actor for Root {
     ) -> Result<(), ActorProcessingErr> {
         state.presence.took_message();
         match message {
-            RootMsg::Start(child) => state.start(&myself, child).await,
+            RootMsg::Start(child) => state.start(&myself, child).await?,
+            // An error means that whoever asked has gone.
+            RootMsg::Ping(reply) => _ = reply.send(()),
         }
+        Ok(())
     }
 
     async fn handle_supervisor_evt(

@@ -318,7 +318,8 @@ fn innermost(error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
-fn is_loopback(url: &str) -> bool {
+/// Whether a URL is one of this machine's own loopback.
+pub(crate) fn is_loopback(url: &str) -> bool {
     let host = url.split("://").nth(1).unwrap_or(url);
     host.starts_with("localhost") || host.starts_with("127.") || host.starts_with("[::1]")
 }

@@ -30,6 +30,8 @@ pub enum Command {
     Download(DownloadArgs),
     /// List the models that need no network
     Models(SettingsArgs),
+    /// Ask a server whether it is alive: exits with 0 if it says so, else with 1
+    Health(HealthArgs),
     /// Check or show the settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -64,6 +66,17 @@ impl SettingsArgs {
             .flatten()
             .collect()
     }
+}
+
+/// `candlewick health`
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Its address, such as http://localhost:8000; without one it is where `candlewick serve` would listen
+    pub url: Option<String>,
+
+    /// Where settings are read from
+    #[command(flatten)]
+    pub settings: SettingsArgs,
 }
 
 /// `candlewick serve`

@@ -18,6 +18,7 @@ pub mod download;
 #[cfg(test)]
 mod download_tests;
 pub mod ember;
+pub mod health;
 pub mod list_models;
 pub mod live_settings;
 pub mod logging;
@@ -25,6 +26,7 @@ mod memory;
 pub mod room_settings;
 pub mod serve;
 mod server;
+pub mod service_manager;
 pub mod settings;
 mod settings_check;
 pub mod settings_effect;
@@ -35,6 +37,7 @@ pub mod settings_raw;
 mod settings_tests;
 pub mod settings_units;
 pub mod show_settings;
+pub mod signals;
 pub mod sources;
 pub mod telemetry;
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 use anyhow::Context;
 use candlewick::cli::{Cli, Command, ConfigCommand, SettingsArgs};
 use candlewick::live_settings::Watched;
+use candlewick::service_manager::ServiceManager;
 use candlewick::settings::{FlagValue, Place, Settings};
 use candlewick::settings_files::SettingsFiles;
 use candlewick::settings_layers::Layered;
 use candlewick::telemetry::Telemetry;
-use candlewick::{chat, download, list_models, logging, serve, show_settings};
+use candlewick::{chat, download, health, list_models, logging, serve, show_settings};
 use clap::{CommandFactory, Parser};
 use tokio::runtime::Runtime;
 
@@ -51,7 +52,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 settings.telemetry.as_ref().map(Telemetry::start).transpose()?
             };
             let log = logging::init(&settings.log, telemetry.as_ref());
-            let served = runtime.block_on(serve::run(&args, settings, Watched { files, layered, log }));
+            let manager = ServiceManager::of(&files.env);
+            let watched = Watched { files, layered, log };
+            let served = runtime.block_on(serve::run(&args, settings, watched, manager));
             // The last spans are sent from the runtime.
             if let Some(telemetry) = telemetry {
                 telemetry.shutdown();
@@ -77,6 +80,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let (settings, _) = load(&args, args.flags(), env)?;
             logging::init(&settings.log, None);
             list_models::run(&settings)
+        }
+        Command::Health(args) => {
+            let (settings, _) = load(&args.settings, args.settings.flags(), env)?;
+            logging::init(&settings.log, None);
+            block_on(runtime()?, health::run(args.url.as_deref(), &settings.server))
         }
         Command::Config(ConfigCommand::Check(args)) => {
             let sources = files(&args, args.flags(), env)?.read()?;

@@ -3,20 +3,34 @@
 //! The port opens at once; `/ready` tells when the pinned model is loaded. A pinned model that cannot be loaded ends the
 //! program with the reason: whoever started it is there to read it, and a supervisor sees the exit code.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use candlewick_protocol::Failpoints;
+use candlewick_actors::{Gateway, ReloadOutcome};
+use candlewick_protocol::{Failpoints, Failure};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::time::interval;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::cli::ServeArgs;
 use crate::live_settings::Watched;
+use crate::server::END_TIMEOUT;
+use crate::service_manager::{START_TELLS_EVERY, ServiceManager};
 use crate::settings::Settings;
+use crate::signals::{Signal, Signals};
 use crate::{Server, ember, start_watched};
 
 /// Runs until a signal ends it.
-pub async fn run(args: &ServeArgs, settings: Settings, watched: Watched) -> anyhow::Result<()> {
+pub async fn run(
+    args: &ServeArgs,
+    settings: Settings,
+    watched: Watched,
+    manager: ServiceManager,
+) -> anyhow::Result<()> {
     for line in args.foreign.explain().map_err(anyhow::Error::msg)? {
         tracing::warn!("{line}");
     }
@@ -36,23 +50,15 @@ pub async fn run(args: &ServeArgs, settings: Settings, watched: Watched) -> anyh
     // Whoever reads this may have gone; the server is there for others.
     let _ = io::stdout().write_all(announcement(&server, needs_key).as_bytes());
 
-    let mut pinned = pin!(server.pinned_loaded());
-    let mut is_pinned_awaited = true;
-    let signal = loop {
-        tokio::select! {
-            signal = signals.next() => match signal {
-                Signal::Reload => _ = server.gateway().reload_settings().await,
-                Signal::End(name) => break name,
-            },
-            loaded = &mut pinned, if is_pinned_awaited => match loaded {
-                Ok(()) => is_pinned_awaited = false,
-                Err(failure) => {
-                    server.stop(Duration::ZERO).await;
-                    return Err(anyhow::Error::new(failure).context("the pinned model cannot be loaded"));
-                }
-            },
-            why = server.http_crashed() => bail!("the HTTP server has ended: {why}"),
+    let manager = Arc::new(manager);
+    let _watch = watch_over(&server, &manager);
+    let signal = match serve_until_it_ends(&mut server, &mut signals, &manager).await {
+        Ending::Told(signal) => signal,
+        Ending::PinnedFailed(failure) => {
+            server.stop(Duration::ZERO).await;
+            return Err(anyhow::Error::new(failure).context("the pinned model cannot be loaded"));
         }
+        Ending::HttpCrashed(why) => bail!("the HTTP server has ended: {why}"),
     };
     let grace = server.drain_timeout();
     tracing::info!(
@@ -60,11 +66,86 @@ pub async fn run(args: &ServeArgs, settings: Settings, watched: Watched) -> anyh
         grace_s = grace.as_secs_f64(),
         "stopping; a second signal ends the program at once"
     );
+    let num_in_flight = server.gateway().num_in_flight();
+    manager.stopping(
+        grace.saturating_add(END_TIMEOUT),
+        format_args!("finishing {num_in_flight} requests, for {grace:?} at most"),
+    );
     tokio::select! {
         () = server.stop(grace) => tracing::info!("stopped"),
         signal = signals.end() => bail!("ended at once by a second signal ({signal}); requests in flight are lost"),
     }
     Ok(())
+}
+
+/// The service manager hears that the server is alive for as long as this is held and the actors answer.
+fn watch_over(server: &Server, manager: &Arc<ServiceManager>) -> AbortOnDropHandle<()> {
+    let (gateway, manager) = (server.gateway().clone(), manager.clone());
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        manager.keep_watch(|| gateway.is_alive()).await;
+    }))
+}
+
+/// Why a server ends.
+enum Ending {
+    /// A signal of this name asked for it.
+    Told(&'static str),
+    /// There is nothing to serve.
+    PinnedFailed(Failure),
+    /// There is nothing to serve with.
+    HttpCrashed(String),
+}
+
+/// Serves, reads the settings anew when asked to, and tells the service manager of both.
+async fn serve_until_it_ends(server: &mut Server, signals: &mut Signals, manager: &ServiceManager) -> Ending {
+    let gateway = server.gateway().clone();
+    let addr = server.addr();
+    let mut pinned = pin!(server.pinned_loaded());
+    let mut is_ready = false;
+    let mut is_starting = interval(START_TELLS_EVERY);
+    let mut readings = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            // In this order: a server that is ready does not say first that it starts.
+            biased;
+            signal = signals.next() => match signal {
+                Signal::Reload => {
+                    // A manager that was not told that we are ready waits for no more than that.
+                    if is_ready {
+                        manager.reloading();
+                    }
+                    readings.push(read_settings(&gateway));
+                }
+                Signal::End(name) => return Ending::Told(name),
+            },
+            Some(outcome) = readings.next(), if !readings.is_empty() => if is_ready {
+                manager.ready(format_args!("listens at {addr}{}", told_of(outcome)));
+            },
+            loaded = &mut pinned, if !is_ready => match loaded {
+                Ok(()) => {
+                    is_ready = true;
+                    manager.ready(format_args!("listens at {addr}"));
+                }
+                Err(failure) => return Ending::PinnedFailed(failure),
+            },
+            _ = is_starting.tick(), if !is_ready => manager.starting(format_args!("listens at {addr}, and loads its model")),
+            why = server.http_crashed() => return Ending::HttpCrashed(why),
+        }
+    }
+}
+
+async fn read_settings(gateway: &Gateway) -> Option<ReloadOutcome> {
+    gateway.reload_settings().await
+}
+
+/// What the service manager shows after the settings were read anew.
+fn told_of(outcome: Option<ReloadOutcome>) -> &'static str {
+    match outcome {
+        Some(ReloadOutcome::Changed) => "; the settings have changed",
+        Some(ReloadOutcome::Unchanged) => "; the settings are what they were",
+        Some(ReloadOutcome::Refused) => "; the settings are wrong, and nothing was changed (see the log)",
+        None => "; the settings could not be read",
+    }
 }
 
 /// Where the server is, and a first command for it.
@@ -90,76 +171,4 @@ fn announcement(server: &Server, needs_key: bool) -> String {
          application/json'{key} -d '{body}'\n",
         env!("CARGO_PKG_VERSION"),
     )
-}
-
-/// What a signal asks for.
-enum Signal {
-    /// To read the settings anew.
-    Reload,
-    /// To end; by this name.
-    End(&'static str),
-}
-
-/// The signals that a server hears.
-#[cfg(unix)]
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    /// Somebody watches at a terminal. When that is gone, a hang-up means that they have left.
-    at_terminal: bool,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            at_terminal: io::stderr().is_terminal(),
-        })
-    }
-
-    async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.terminate.recv() => Signal::End("SIGTERM"),
-            _ = self.interrupt.recv() => Signal::End("SIGINT"),
-            _ = self.hangup.recv() => match self.at_terminal && !io::stderr().is_terminal() {
-                true => Signal::End("SIGHUP"),
-                false => Signal::Reload,
-            },
-        }
-    }
-}
-
-impl Signals {
-    /// The name of the next one that asks to end.
-    async fn end(&mut self) -> &'static str {
-        loop {
-            if let Signal::End(name) = self.next().await {
-                return name;
-            }
-        }
-    }
-}
-
-/// The signals that a server hears.
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) -> Signal {
-        // Without a way to hear Ctrl-C the system ends the program by itself.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        Signal::End("Ctrl-C")
-    }
 }

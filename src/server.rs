@@ -24,6 +24,8 @@ use crate::sources;
 const LISTEN_BACKLOG: u32 = 1024;
 /// After the streams have had their grace, how long HTTP has to write what is left.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest that an end takes beyond the grace of the streams: actors and HTTP have limits of their own within it.
+pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the server did not start. The text says what to do about it.
 #[derive(Debug, thiserror::Error)]
