@@ -137,8 +137,9 @@ unsafe fn int8<D: Dot, const R: usize>(tile: &Tile) {
     // SAFETY: the caller's promise; offsets stay within the tile's steps, rows and lanes.
     unsafe {
         let mut dots = [[_mm256_setzero_si256(); PARTS]; R];
-        let (mut panel, mut x) = (tile.panel, tile.x);
+        let (mut panel, mut x, mut ahead) = (tile.panel, tile.x, tile.ahead);
         for _ in 0..tile.steps {
+            ahead.bring_all();
             for r in 0..R {
                 let x = splat(x.wrapping_add(r.wrapping_mul(tile.x_stride)));
                 for part in 0..PARTS {
@@ -171,8 +172,9 @@ unsafe fn q8<D: Dot, const R: usize>(tile: &Tile) {
     // SAFETY: the caller's promise; offsets stay within the tile's steps, rows and lanes.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); PARTS]; R];
-        let (mut panel, mut x) = (tile.panel, tile.x);
+        let (mut panel, mut x, mut ahead) = (tile.panel, tile.x, tile.ahead);
         for step in 0..tile.steps {
+            ahead.bring_all();
             let mut dots = start::<R>(tile, step, D::BIASED);
             for i in 0..GROUP / 4 {
                 let at = panel.wrapping_add(PANEL * 2 + i * PANEL * 4);
@@ -207,8 +209,9 @@ unsafe fn q4<D: Dot, const R: usize, const AFFINE: bool>(tile: &Tile) {
     unsafe {
         let low_half = _mm256_set1_epi8(15);
         let mut sums = [[_mm256_setzero_ps(); PARTS]; R];
-        let (mut panel, mut x) = (tile.panel, tile.x);
+        let (mut panel, mut x, mut ahead) = (tile.panel, tile.x, tile.ahead);
         for step in 0..tile.steps {
+            ahead.bring_all();
             let mut dots = start::<R>(tile, step, !AFFINE);
             for i in 0..GROUP / 8 {
                 let at = panel.wrapping_add(quants + i * PANEL * 4);

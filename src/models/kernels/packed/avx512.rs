@@ -1,9 +1,9 @@
 //! Kernels with the dot products of AVX-512: `vdpbf16ps` for bf16, `vpdpbusd` for bytes.
 //!
 //! A tile's sums live in registers from the first step to the last: twelve rows by two registers where there is one set
-//! of sums, six where integer sums of a group and floats of the whole are kept beside each other. A tile's own panel is
-//! one sequential stream, which the hardware's prefetchers are best at; where several tiles pass over a panel they bring
-//! the next one near (`Tile::ahead`), so that memory and arithmetic work at the same time.
+//! of sums, six where integer sums of a group and floats of the whole are kept beside each other. What comes next is
+//! brought near meanwhile ([`Ahead`](super::tile::Ahead)), so that memory and arithmetic work at the same time: the more rows there are, the
+//! fewer steps a core has in flight, and the less it would see of what is to come.
 //!
 //! Memory is read by the masked instructions with every lane on (see [`lanes`](crate::kernels::lanes)).
 
@@ -56,15 +56,6 @@ pub(super) const Q4_AFFINE: Kernels = Kernels {
     splits: false,
 };
 
-/// Asks for the next line of what comes after the tile's panel.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn bring_near(tile: &Tile, ahead: &mut *const u8) {
-    // Of an address that is not there, it does nothing.
-    _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
-    *ahead = ahead.wrapping_add(tile.ahead_stride);
-}
-
 /// 64 bytes from memory.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -100,8 +91,24 @@ unsafe fn load_f16(from: *const u8) -> __m512 {
 /// # Safety
 /// As for [`TileFn`](super::tile::TileFn).
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512bf16")]
-#[allow(clippy::needless_range_loop)]
 unsafe fn bf16<const R: usize>(tile: &Tile) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match tile.ahead.lines {
+            1 => bf16_steps::<R, 1>(tile),
+            _ => bf16_steps::<R, 2>(tile),
+        }
+    }
+}
+
+/// The same, with so many lines to bring near at each step.
+///
+/// # Safety
+/// As above.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512bf16")]
+#[allow(clippy::needless_range_loop)]
+unsafe fn bf16_steps<const R: usize, const LINES: usize>(tile: &Tile) {
     // SAFETY: the caller's promise; offsets stay within the tile's steps, rows and lanes. Vectors of the same size are
     // the same bits whatever their lanes are.
     unsafe {
@@ -116,7 +123,7 @@ unsafe fn bf16<const R: usize>(tile: &Tile) {
         }
         let (mut panel, mut x, mut ahead) = (tile.panel, tile.x, tile.ahead);
         for _ in 0..tile.steps {
-            bring_near(tile, &mut ahead);
+            ahead.bring::<LINES>();
             let first: __m512bh = std::mem::transmute(load(panel));
             let second: __m512bh = std::mem::transmute(load(panel.wrapping_add(64)));
             for r in 0..R {
@@ -134,8 +141,24 @@ unsafe fn bf16<const R: usize>(tile: &Tile) {
 /// # Safety
 /// As for [`TileFn`](super::tile::TileFn).
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni")]
-#[allow(clippy::needless_range_loop)]
 unsafe fn int8<const R: usize>(tile: &Tile) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match tile.ahead.lines {
+            1 => int8_steps::<R, 1>(tile),
+            _ => int8_steps::<R, 2>(tile),
+        }
+    }
+}
+
+/// The same, with so many lines to bring near at each step.
+///
+/// # Safety
+/// As above.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni")]
+#[allow(clippy::needless_range_loop)]
+unsafe fn int8_steps<const R: usize, const LINES: usize>(tile: &Tile) {
     // SAFETY: the caller's promise; offsets stay within the tile's steps, rows and lanes.
     unsafe {
         let mut dots = [[_mm512_setzero_si512(); 2]; R];
@@ -144,7 +167,7 @@ unsafe fn int8<const R: usize>(tile: &Tile) {
         }
         let (mut panel, mut x, mut ahead) = (tile.panel, tile.x, tile.ahead);
         for _ in 0..tile.steps {
-            bring_near(tile, &mut ahead);
+            ahead.bring::<LINES>();
             let (first, second) = (load(panel), load(panel.wrapping_add(64)));
             for r in 0..R {
                 let x = splat(x.wrapping_add(r.wrapping_mul(tile.x_stride)));
@@ -178,6 +201,7 @@ unsafe fn q8<const R: usize>(tile: &Tile) {
         let mut sums = [[_mm512_setzero_ps(); 2]; R];
         let (mut panel, mut x, mut ahead) = (tile.panel, tile.x, tile.ahead);
         for step in 0..tile.steps {
+            ahead.bring_all();
             let mut dots = [[_mm512_setzero_si512(); 2]; R];
             for r in 0..R {
                 let at = step.wrapping_add(r.wrapping_mul(tile.group_stride));
@@ -185,7 +209,6 @@ unsafe fn q8<const R: usize>(tile: &Tile) {
             }
             for i in 0..GROUP / 4 {
                 let at = panel.wrapping_add(PANEL * 2 + i * 128);
-                bring_near(tile, &mut ahead);
                 let (first, second) = (load(at), load(at.wrapping_add(64)));
                 for r in 0..R {
                     let x = splat(x.wrapping_add(r.wrapping_mul(tile.x_stride)).wrapping_add(i * 4));
@@ -215,6 +238,7 @@ unsafe fn q4<const R: usize, const AFFINE: bool>(tile: &Tile) {
         let mut sums = [[_mm512_setzero_ps(); 2]; R];
         let (mut panel, mut x, mut ahead) = (tile.panel, tile.x, tile.ahead);
         for step in 0..tile.steps {
+            ahead.bring_all();
             let mut dots = [[_mm512_setzero_si512(); 2]; R];
             if !AFFINE {
                 for r in 0..R {
@@ -224,7 +248,6 @@ unsafe fn q4<const R: usize, const AFFINE: bool>(tile: &Tile) {
             }
             for i in 0..GROUP / 8 {
                 let at = panel.wrapping_add(quants + i * 128);
-                bring_near(tile, &mut ahead);
                 let (first, second) = (load(at), load(at.wrapping_add(64)));
                 let low = [_mm512_and_si512(first, low_half), _mm512_and_si512(second, low_half)];
                 let high = [

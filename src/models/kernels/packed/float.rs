@@ -85,8 +85,9 @@ unsafe fn tile<L: Lanes, F: Format, const R: usize>(tile: &Tile) {
                 }
             }
         }
-        let (mut panel, mut x) = (tile.panel, tile.x);
+        let (mut panel, mut x, mut ahead) = (tile.panel, tile.x, tile.ahead);
         for _ in 0..tile.steps {
+            ahead.bring_all();
             let weights = F::load::<L>(panel);
             for i in 0..F::INPUTS {
                 for r in 0..R {

@@ -25,10 +25,50 @@ pub(super) struct Tile {
     pub(super) sums: *mut f32,
     /// Whether there were no steps before.
     pub(super) is_first: bool,
-    /// What is computed after this panel, to be brought near meanwhile: a line at every `ahead_stride` bytes for each 128
-    /// bytes of the panel. Never read, so it may lie anywhere.
-    pub(super) ahead: *const u8,
-    pub(super) ahead_stride: usize,
+    /// What is computed later.
+    pub(super) ahead: Ahead,
+}
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+
+/// What is brought near while a tile is computed: at each of its steps so many lines, and `stride` bytes on. Never read, so
+/// it may lie anywhere.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub(super) at: *const u8,
+    pub(super) lines: usize,
+    pub(super) stride: usize,
+}
+
+impl Ahead {
+    /// What is due at a step of `LINES`.
+    #[inline(always)]
+    pub(super) fn bring<const LINES: usize>(&mut self) {
+        for line in 0..LINES {
+            bring(self.at.wrapping_add(line.wrapping_mul(LINE)));
+        }
+        self.at = self.at.wrapping_add(self.stride);
+    }
+
+    /// What is due at a step of any number of lines.
+    #[inline(always)]
+    pub(super) fn bring_all(&mut self) {
+        for line in 0..self.lines {
+            bring(self.at.wrapping_add(line.wrapping_mul(LINE)));
+        }
+        self.at = self.at.wrapping_add(self.stride);
+    }
+}
+
+/// Asks for a line, as far as the second-level cache. Of an address that is not there, it does nothing.
+#[inline(always)]
+fn bring(_line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 machine has SSE.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(_line.cast());
+    }
 }
 
 /// Computes a tile.
