@@ -178,12 +178,17 @@ impl Kernel for Convert<'_> {
             }
             InputKind::Int8Rows => {
                 let scale = scale_of(x);
-                let sum = quantize(x, scale, words);
+                let mut sum = 0;
+                for (index, words) in words.as_chunks_mut().0.iter_mut().enumerate() {
+                    sum += quantize(group(x, index, &mut [0.0; GROUP]), scale, words);
+                }
                 (scales[0], biases[0]) = (scale, -128 * sum);
             }
             InputKind::Int8Groups(bias) => {
-                let groups = x.chunks(GROUP).zip(words.chunks_exact_mut(GROUP / 4));
-                for ((x, words), (scale_out, bias_out)) in groups.zip(scales.iter_mut().zip(biases)) {
+                let out = words.as_chunks_mut().0.iter_mut().zip(scales.iter_mut().zip(biases));
+                for (index, (words, (scale_out, bias_out))) in out.enumerate() {
+                    let mut padded = [0.0; GROUP];
+                    let x = group(x, index, &mut padded);
                     let scale = scale_of(x);
                     let sum = quantize(x, scale, words);
                     *scale_out = scale;
@@ -198,6 +203,17 @@ impl Kernel for Convert<'_> {
     }
 }
 
+/// A group of a row: in place if it is whole, so that its length is known; else put into `padded`, with zeros after it.
+#[inline(always)]
+fn group<'a>(x: &'a [f32], index: usize, padded: &'a mut [f32; GROUP]) -> &'a [f32; GROUP] {
+    let (whole, rest) = x.as_chunks();
+    if index < whole.len() {
+        return &whole[index];
+    }
+    padded[..rest.len()].copy_from_slice(rest);
+    padded
+}
+
 /// The nearest bf16, of two as near the even one; a NaN stays one.
 #[inline(always)]
 fn round(x: f32) -> u32 {
@@ -209,37 +225,34 @@ fn round(x: f32) -> u32 {
 /// The scale that brings the largest magnitude to 127; not a number if the row has what is not one.
 #[inline(always)]
 fn scale_of(x: &[f32]) -> f32 {
-    let (mut largest, mut poison) = (0.0f32, 0.0f32);
-    for &x in x {
-        let size = x.abs();
-        largest = if size > largest { size } else { largest };
-        // Zero, unless `x` is infinite or not a number.
-        poison += x * 0.0;
-    }
-    largest / 127.0 + poison
+    // Magnitudes are in the order of their bits, with what is infinite and then what is not a number above all others; and
+    // a maximum of whole numbers may be taken in any order, many at once.
+    let largest = x.iter().fold(0, |largest: u32, x| largest.max(x.abs().to_bits()));
+    if largest < f32::INFINITY.to_bits() { f32::from_bits(largest) / 127.0 } else { f32::NAN }
 }
 
-/// Rounds to bytes, pads with zeros, and returns the sum of the bytes.
+/// What is multiplied by before rounding.
 #[inline(always)]
-fn quantize(x: &[f32], scale: f32, words: &mut [u32]) -> i32 {
+fn inverse_of(scale: f32) -> f32 {
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
     // Scales below the smallest normal number have no inverse.
-    let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-    let mut sum = 0;
-    let (quads, rest) = x.as_chunks::<4>();
-    for (word, quad) in words.iter_mut().zip(quads) {
-        let bytes = quad.map(|x| to_byte(x * inverse));
-        sum += bytes.iter().sum::<i32>();
-        *word = pack(bytes);
+    if inverse.is_finite() { inverse } else { 0.0 }
+}
+
+/// Rounds a group to bytes and returns their sum.
+#[inline(always)]
+fn quantize(x: &[f32; GROUP], scale: f32, words: &mut [u32; GROUP / 4]) -> i32 {
+    let inverse = inverse_of(scale);
+    // A loop, since `map` of an array may be compiled as a function without the instruction set; and a sum that wraps, since
+    // to look for overflow is to go number by number.
+    let (mut bytes, mut sum) = ([0; GROUP], 0i32);
+    for (byte, x) in bytes.iter_mut().zip(x) {
+        let rounded = to_byte(x * inverse);
+        sum = rounded.wrapping_add(sum);
+        *byte = rounded as u8;
     }
-    let padding = &mut words[quads.len()..];
-    padding.fill(0);
-    if !rest.is_empty() {
-        let mut bytes = [0; 4];
-        bytes.iter_mut().zip(rest).for_each(|(byte, x)| *byte = to_byte(x * inverse));
-        sum += bytes.iter().sum::<i32>();
-        padding[0] = pack(bytes);
-    }
+    // SAFETY: a group of words is as many bytes, and any bytes are words.
+    unsafe { words.as_mut_ptr().cast::<[u8; GROUP]>().write(bytes) };
     sum
 }
 
@@ -248,12 +261,4 @@ fn quantize(x: &[f32], scale: f32, words: &mut [u32]) -> i32 {
 fn to_byte(x: f32) -> i32 {
     const ROUND: f32 = 12_582_912.0;
     ((x + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32).clamp(-127, 127)
-}
-
-#[inline(always)]
-fn pack(bytes: [i32; 4]) -> u32 {
-    bytes[0] as u32 & 0xFF
-        | (bytes[1] as u32 & 0xFF) << 8
-        | (bytes[2] as u32 & 0xFF) << 16
-        | (bytes[3] as u32) << 24
 }
