@@ -107,7 +107,7 @@ pub struct BatcherArgs {
     /// The model it runs.
     pub model: Arc<LoadedModel>,
     /// The model's series.
-    pub metrics: ModelMetrics,
+    pub metrics: Arc<ModelMetrics>,
     /// How long its steps take.
     pub step_times: Arc<Mutex<StepTimes>>,
     /// What its supervisor sees of it.
@@ -157,7 +157,7 @@ pub struct BatcherState {
     counted: SchedulerCounts,
     /// When the step ended that the one in flight came right after.
     previous_ended: Option<Instant>,
-    metrics: ModelMetrics,
+    metrics: Arc<ModelMetrics>,
     step_times: Arc<Mutex<StepTimes>>,
     vitals: Arc<Vitals>,
     failpoints: Failpoints,
@@ -356,7 +356,7 @@ impl BatcherState {
         };
         self.tell_scheduled(&plan);
         let num_tokens = plan.num_tokens();
-        self.metrics.iteration_tokens.observe(num_tokens as f64);
+        self.metrics.engine.iteration_tokens.observe(num_tokens as f64);
         let floor = self.tree.settings().hang_timeout;
         let deadline =
             self.step_times.lock().unwrap_or_else(PoisonError::into_inner).deadline(num_tokens, floor);
@@ -416,9 +416,9 @@ impl BatcherState {
         let mut times = self.step_times.lock().unwrap_or_else(PoisonError::into_inner);
         times.observe(plan.num_tokens(), elapsed);
         drop(times);
-        self.metrics.step_seconds.observe(elapsed.as_secs_f64());
+        self.metrics.engine.step_seconds.observe(elapsed.as_secs_f64());
         if let Some(previous_ended) = self.previous_ended.replace(time.ended) {
-            self.metrics.step_gap_seconds.observe((time.began - previous_ended).as_secs_f64());
+            self.metrics.engine.step_gap_seconds.observe((time.began - previous_ended).as_secs_f64());
         }
     }
 
@@ -444,21 +444,24 @@ impl BatcherState {
 
     fn measure(&mut self) {
         let counts = self.scheduler.counts();
-        self.metrics.kv_cache_usage.set(counts.num_blocks_used as f64 / counts.num_blocks.max(1) as f64);
+        self.metrics
+            .engine
+            .kv_cache_usage
+            .set(counts.num_blocks_used as f64 / counts.num_blocks.max(1) as f64);
         let known = std::mem::replace(&mut self.counted, counts);
-        let metrics = &self.metrics;
-        metrics.num_preemptions.inc_by((counts.num_preemptions - known.num_preemptions) as f64);
-        metrics.prefix_queries.inc_by((counts.num_prefix_queries - known.num_prefix_queries) as f64);
-        metrics.prefix_hits.inc_by((counts.num_prefix_hits - known.num_prefix_hits) as f64);
-        metrics.num_drafts.inc_by((counts.num_drafts - known.num_drafts) as f64);
-        metrics.num_draft_tokens.inc_by((counts.num_draft_tokens - known.num_draft_tokens) as f64);
-        metrics.num_accepted_tokens.inc_by((counts.num_accepted_tokens - known.num_accepted_tokens) as f64);
+        let engine = &self.metrics.engine;
+        engine.num_preemptions.inc_by((counts.num_preemptions - known.num_preemptions) as f64);
+        engine.prefix_queries.inc_by((counts.num_prefix_queries - known.num_prefix_queries) as f64);
+        engine.prefix_hits.inc_by((counts.num_prefix_hits - known.num_prefix_hits) as f64);
+        engine.num_drafts.inc_by((counts.num_drafts - known.num_drafts) as f64);
+        engine.num_draft_tokens.inc_by((counts.num_draft_tokens - known.num_draft_tokens) as f64);
+        engine.num_accepted_tokens.inc_by((counts.num_accepted_tokens - known.num_accepted_tokens) as f64);
     }
 }
 
 impl Drop for BatcherState {
     fn drop(&mut self) {
-        self.metrics.kv_cache_usage.set(0.0);
+        self.metrics.engine.kv_cache_usage.set(0.0);
     }
 }
 

@@ -145,7 +145,7 @@ impl Gateway {
                 return Err(Failure::invalid("model", message));
             }
         }
-        self.tree.pressure.admit().inspect_err(|_| self.tree.metrics.memory_refused("request"))?;
+        self.tree.pressure.admit().inspect_err(|_| self.tree.metrics.memory.refused("request"))?;
         let settings = self.tree.settings();
         let limits = AdmissionLimits { max_running: settings.max_running, max_queued: settings.max_queued };
         let num_sequences =

@@ -16,7 +16,7 @@ enum Standing {
 
 struct Shared {
     standing: Mutex<Standing>,
-    metrics: ModelMetrics,
+    metrics: Arc<ModelMetrics>,
 }
 
 impl Shared {
@@ -37,7 +37,7 @@ pub struct Worker(Arc<Shared>);
 pub struct AtWork(Arc<Shared>);
 
 /// A thread that is about to begin.
-pub fn worker(metrics: &ModelMetrics) -> (Worker, AtWork) {
+pub fn worker(metrics: &Arc<ModelMetrics>) -> (Worker, AtWork) {
     let shared = Arc::new(Shared { standing: Mutex::new(Standing::AtWork), metrics: metrics.clone() });
     (Worker(shared.clone()), AtWork(shared))
 }
@@ -46,7 +46,7 @@ impl Worker {
     /// Nobody waits for it any more. One that has ended meanwhile is not counted.
     pub fn give_up(&self) {
         if self.0.replace(Standing::Lost) == Standing::AtWork {
-            self.0.metrics.threads_lost.inc();
+            self.0.metrics.faults.threads_lost.inc();
         }
     }
 }
@@ -54,7 +54,7 @@ impl Worker {
 impl Drop for AtWork {
     fn drop(&mut self) {
         if self.0.replace(Standing::Gone) == Standing::Lost {
-            self.0.metrics.threads_lost.dec();
+            self.0.metrics.faults.threads_lost.dec();
         }
     }
 }
@@ -75,7 +75,7 @@ const NUM_LOOKS: u32 = 8;
 
 /// Does what blocks on the pool for that, and waits so long for it at most.
 pub async fn blocking<T: Send + 'static>(
-    metrics: &ModelMetrics,
+    metrics: &Arc<ModelMetrics>,
     at_most: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, NoAnswer> {
@@ -111,12 +111,12 @@ mod tests {
         let (one, at_work) = worker(&metrics);
         one.give_up();
         one.give_up();
-        assert_eq!(metrics.threads_lost.get(), 1.0);
+        assert_eq!(metrics.faults.threads_lost.get(), 1.0);
         drop(at_work);
-        assert_eq!(metrics.threads_lost.get(), 0.0);
+        assert_eq!(metrics.faults.threads_lost.get(), 0.0);
         let (other, at_work) = worker(&metrics);
         drop(at_work);
         other.give_up();
-        assert_eq!(metrics.threads_lost.get(), 0.0, "it was not lost but done");
+        assert_eq!(metrics.faults.threads_lost.get(), 0.0, "it was not lost but done");
     }
 }

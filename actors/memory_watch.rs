@@ -99,9 +99,9 @@ impl MemoryWatchState {
         let (before, level) = tree.pressure.observe(&tightest);
         self.act(level);
         // Who reads that something is given up finds it so.
-        tree.metrics.memory_measured(&tightest, level);
+        tree.metrics.memory.measured(&tightest, level);
         if level > before {
-            tree.metrics.memory_step(level);
+            tree.metrics.memory.step(level);
             tracing::warn!(
                 step = level.name(),
                 "{} of {} are used of what {} has: {}",

@@ -171,7 +171,7 @@ pub struct ModelState {
     idle_timeout_set: Option<Duration>,
     /// Pieces of work received; the registry compares it with what it sent before it lets the supervisor go.
     num_received: u64,
-    metrics: ModelMetrics,
+    metrics: Arc<ModelMetrics>,
     line: Line,
     presence: Presence,
 }

@@ -111,7 +111,7 @@ pub struct RequestArgs {
     /// Its model's canonical id.
     pub model: String,
     /// Its model's series.
-    pub metrics: ModelMetrics,
+    pub metrics: Arc<ModelMetrics>,
     /// Goes on with each message that it handles.
     pub pulse: Arc<Pulse>,
     /// What is to fail on purpose.
@@ -273,10 +273,10 @@ impl RequestState {
                 let num_prompt_tokens = generation.num_prompt_tokens() as u64;
                 let kv_bytes = num_prompt_tokens.saturating_mul(self.kv_bytes_per_token);
                 if let Err(failure) = self.tree.pressure.admit_prompt(num_prompt_tokens, kv_bytes) {
-                    self.tree.metrics.memory_refused("long_prompt");
+                    self.tree.metrics.memory.refused("long_prompt");
                     return self.fail(myself, failure);
                 }
-                self.gauge.metrics().prompt_tokens.inc_by(generation.num_prompt_tokens() as f64);
+                self.gauge.metrics().requests.prompt_tokens.inc_by(generation.num_prompt_tokens() as f64);
                 self.generation = Some(generation);
                 self.admit(myself);
             }
@@ -338,24 +338,24 @@ impl RequestState {
     }
 
     fn measure(&mut self, effects: &Effects) {
-        let metrics = self.gauge.metrics();
+        let requests = &self.gauge.metrics().requests;
         if effects.num_tokens > 0 {
             self.trace.enter(Stage::Decode);
-            metrics.generation_tokens.inc_by(effects.num_tokens as f64);
+            requests.generation_tokens.inc_by(effects.num_tokens as f64);
             self.num_generated += effects.num_tokens as u64;
             let now = Instant::now();
             match self.last_token.replace(now) {
-                None => metrics.first_token_seconds.observe(self.gauge.age().as_secs_f64()),
-                Some(last) => metrics.next_token_seconds.observe((now - last).as_secs_f64()),
+                None => requests.first_token_seconds.observe(self.gauge.age().as_secs_f64()),
+                Some(last) => requests.next_token_seconds.observe((now - last).as_secs_f64()),
             }
         }
         for &reason in &effects.ended {
-            metrics.succeeded(reason);
+            requests.succeeded(reason);
             self.trace.ended(reason);
         }
         if let Some(Event::Finished(finished)) = effects.events.last() {
             self.trace.finished(&finished.usage);
-            metrics.request_seconds.observe(self.gauge.age().as_secs_f64());
+            requests.request_seconds.observe(self.gauge.age().as_secs_f64());
         }
     }
 

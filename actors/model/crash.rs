@@ -114,12 +114,12 @@ impl ModelState {
         let settings = self.tree.settings();
         let policy = RestartPolicy { max_restarts: settings.max_restarts, window: settings.restart_window };
         // What hangs keeps its memory, and there is only so much of that.
-        let is_worn_out = self.metrics.threads_lost.get() > settings.max_restarts as f64;
+        let is_worn_out = self.metrics.faults.threads_lost.get() > settings.max_restarts as f64;
         match self.restarts.crashed(Instant::now(), policy) {
             Verdict::GiveUp => self.give_up(myself, &why),
             Verdict::Restart { .. } if is_worn_out => self.give_up(myself, &why),
             Verdict::Restart { after } => {
-                self.metrics.batcher_restarts.inc();
+                self.metrics.faults.batcher_restarts.inc();
                 match after {
                     Duration::ZERO => self.start_batcher(myself).await,
                     _ => self.set_timer(myself, after),

@@ -56,7 +56,7 @@ impl ModelState {
         {
             batcher.kill();
             self.vitals.give_up_thread();
-            self.metrics.batchers_hung.inc();
+            self.metrics.faults.batchers_hung.inc();
             self.batcher_crashed(myself, BatcherCrash { suspects, why }).await;
         }
         self.watch_on(myself);
