@@ -16,10 +16,18 @@ const WEIGHT: f64 = 0.25;
 /// By how much a step may grow for the sake of prompts, whatever is wished: they are never to starve.
 const GROWTH_MIN: f64 = 1.25;
 
+/// Steps of one range alone in which it is tried what more tokens take.
+const NUM_TRIES_MAX: usize = 16;
+
+/// What a guess brings must be so many times what it takes. Times are not exact, and a sequence that ends early leaves a
+/// smaller batch, whose tokens take longer: where arithmetic is the bottleneck, even guesses that are right bring nothing.
+const GAIN_MIN: f64 = 1.5;
+
 /// What is known of the time of steps.
 #[derive(Debug)]
 pub struct Pace {
     ranges: [Option<Mean>; NUM_RANGES],
+    num_steps: usize,
 }
 
 /// The steps of one range: their mean size and time.
@@ -32,13 +40,14 @@ struct Mean {
 impl Pace {
     /// Nothing is known.
     pub fn new() -> Self {
-        Self { ranges: [None; NUM_RANGES] }
+        Self { ranges: [None; NUM_RANGES], num_steps: 0 }
     }
 
     /// A step of so many tokens took so long.
     pub fn note(&mut self, num_tokens: usize, elapsed: Duration) {
         let Some(range) = num_tokens.checked_ilog2() else { return };
         let (num_tokens, seconds) = (num_tokens as f64, elapsed.as_secs_f64());
+        self.num_steps += 1;
         let mean = self.ranges[range as usize].get_or_insert(Mean { num_tokens, seconds });
         mean.num_tokens += WEIGHT * (num_tokens - mean.num_tokens);
         mean.seconds += WEIGHT * (seconds - mean.seconds);
@@ -62,14 +71,19 @@ impl Pace {
 
     /// Whether one more token is worth computing in a step of `num_tokens`, if this is the chance that it saves a step to
     /// one of `num_decoding` sequences: it must bring more for its time than they do without it. While too little is known
-    /// it is, so that more becomes known.
+    /// it is in the first few steps, for as many as there are sequences, so that more becomes known for little; and never in
+    /// a step of more than twice the tokens of any that is known.
     pub fn pays(&self, chance: f64, num_tokens: usize, num_decoding: usize) -> bool {
         if self.ranges.iter().flatten().count() < 2 {
-            return true;
+            return num_tokens < 2 * num_decoding && self.num_steps < NUM_TRIES_MAX;
+        }
+        let largest = self.ranges.iter().flatten().last().map_or(0.0, |mean| mean.num_tokens);
+        if num_tokens as f64 >= 2.0 * largest {
+            return false;
         }
         let seconds = |num_tokens| self.seconds(num_tokens).unwrap_or_default();
         let price = seconds(num_tokens + 1) - seconds(num_tokens);
-        chance * seconds(num_decoding) > price * num_decoding as f64
+        chance * seconds(num_decoding) > GAIN_MIN * price * num_decoding as f64
     }
 
     /// How long a step of so many tokens takes; `None` while nothing is known.
@@ -141,7 +155,9 @@ mod tests {
     #[test]
     fn what_is_not_known_is_tried() {
         assert_eq!(Pace::new().num_beside(1, Duration::from_millis(1), 512), 512);
-        assert!(Pace::new().pays(0.01, 1, 1));
+        assert!(Pace::new().pays(0.5, 1, 1) && Pace::new().pays(0.5, 63, 32));
+        assert!(!Pace::new().pays(0.9, 2, 1), "one guess is enough to learn from");
+        assert!(!learned(&[32; 16]).pays(0.9, 32, 32), "it was tried for long enough");
         // Only decoding has been seen: all of it might grow with the tokens.
         assert_eq!(learned(&[1]).num_beside(1, just_over(210), 512), 9);
     }
@@ -168,9 +184,14 @@ mod tests {
     fn a_guess_pays_where_weights_are_the_bottleneck_and_not_where_arithmetic_is() {
         let pace = learned(&[1, 8, 64, 512]);
         // One sequence alone: 21 ms a token, so 1 ms is well spent on a chance of one in ten.
-        assert!(pace.pays(0.1, 1, 1) && !pace.pays(0.03, 1, 1));
-        // Sixty of them: 80 ms for 60 tokens, 1.33 ms each.
-        assert!(pace.pays(0.8, 60, 60) && !pace.pays(0.7, 60, 60));
+        assert!(pace.pays(0.1, 1, 1) && !pace.pays(0.05, 1, 1));
+        // Twenty of them: 40 ms for 20 tokens, 2 ms each.
+        assert!(pace.pays(0.8, 20, 20) && !pace.pays(0.7, 20, 20));
+        // Sixty: 1.33 ms each, which a step of 1 ms hardly saves.
+        assert!(!pace.pays(1.0, 60, 60));
+        // What takes so little for a few is not taken to for many.
+        let small = learned(&[1, 2]);
+        assert!(small.pays(0.9, 3, 1) && !small.pays(0.9, 4, 1));
         // Nothing but arithmetic: a guess costs what a token costs.
         let mut arithmetic = Pace::new();
         [1, 8, 64].iter().for_each(|&num| arithmetic.note(num, Duration::from_millis(num as u64)));

@@ -327,6 +327,9 @@ impl Scheduler {
     /// A step took so long.
     pub fn note_time(&mut self, plan: &StepPlan, elapsed: Duration) {
         self.pace.note(plan.num_tokens(), elapsed);
+        if let Some(speculating) = &mut self.speculation {
+            speculating.note_time(plan, elapsed);
+        }
     }
 
     /// Forgets what is kept of prefixes that nobody holds: memory is short. Answers the blocks that are free and may hold
