@@ -166,6 +166,7 @@ class Server:
         """What may change while streams run. Renamed into place, as editors and orchestrators do."""
         text = (f'[server]\nkeep_alive = "{[1, 2][turn % 2]}s"\n'
                 f'[models]\nmodel_timeout = "{[300, 600][turn % 2]}s"\n'
+                f'aliases = {{ blue-green = "{MODELS[turn % 2]}" }}\n'
                 f'[engine]\nmax_restarts = 1000000\nhang_timeout = "2s"\nmax_queued = {[256, 300][turn % 2]}\n'
                 f'[log]\nlevel = "{["warning", "error"][turn % 2]}"\n')
         new = self.config.with_suffix(".new")

@@ -141,7 +141,7 @@ fn the_unit_and_the_image_set_what_the_program_knows() {
     let read = |name: &str| std::fs::read_to_string(root.join(name)).expect("it is there");
     let unit = read("scripts/systemd/candlewick.service");
     let unit_variables = unit.lines().filter_map(|line| line.strip_prefix("Environment="));
-    let image = read("Containerfile");
+    let image = read("scripts/Containerfile");
     let image_variables = image.split_once("\nENV ").expect("it sets variables").1;
     let image_variables = image_variables
         .split_once("\nUSER")
