@@ -29,6 +29,7 @@
 
 mod branch;
 mod guesses;
+mod places;
 mod tracked;
 
 use std::collections::{BTreeMap, HashMap};
@@ -39,7 +40,7 @@ use crate::pace::Pace;
 use crate::speculation::SpeculationLimits;
 use crate::{BlockId, SampledToken, Sequence, SequenceEnd, SequenceId, StepOutcome, StepPlan, TokenScore};
 use guesses::Speculating;
-use tracked::{CachedPrefix, Ticket, Tracked};
+use tracked::{Ticket, Tracked};
 
 /// What a scheduler must keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -394,61 +395,6 @@ impl Scheduler {
             outline.num_tokens_left = self.pace.num_beside(num_decoding, elapsed_max, num_left);
         }
         num_left - outline.num_tokens_left
-    }
-
-    /// The waiting sequence that is to run next, if there is one and it fits, with what the cache holds of it.
-    fn next_to_admit(&self) -> Option<(Ticket, CachedPrefix)> {
-        let may_run = |tracked: &Tracked| !tracked.is_idle() && !self.awaits_sibling(tracked);
-        let (ticket, tracked) = self.waiting.iter().find(|(_, tracked)| may_run(tracked))?;
-        let cached = match self.limits.prefix_caching {
-            true => tracked.cached_prefix(&self.blocks, self.limits.block_size),
-            false => CachedPrefix::none(None),
-        };
-        let num_promised = self
-            .running
-            .values()
-            .filter(|running| !running.is_idle())
-            .map(|running| self.num_blocks_for(running.num_known()).saturating_sub(running.blocks.len()));
-        let num_held = cached.blocks.iter().filter(|&&block| self.blocks.num_holders(block) > 0).count();
-        let num_wanted = self.num_blocks_for(tracked.num_known()) - num_held;
-        let num_available = self.blocks.num_free() + self.num_blocks_of_idle(&cached.blocks);
-        (num_promised.sum::<usize>() + num_wanted <= num_available).then_some((*ticket, cached))
-    }
-
-    /// Whether another choice of the same request is just reading the prompt that they share: once it has, this one need not.
-    fn awaits_sibling(&self, tracked: &Tracked) -> bool {
-        let Sequence { id, prompt, .. } = &tracked.sequence;
-        let num_shared = prompt.len() / self.limits.block_size * self.limits.block_size;
-        let reads_for_it = |running: &Tracked| {
-            running.sequence.id.request == id.request
-                && !running.is_idle()
-                && running.num_computed < num_shared
-                && running.sequence.prompt == *prompt
-        };
-        self.limits.prefix_caching && num_shared > 0 && self.running.values().any(reads_for_it)
-    }
-
-    /// Blocks that would be free if all that are paused or held gave theirs back, but for those that are to be kept.
-    fn num_blocks_of_idle(&self, kept: &[BlockId]) -> usize {
-        let mut num_idle_holders = HashMap::<BlockId, u32>::new();
-        for idle in self.running.values().filter(|running| running.is_idle()) {
-            idle.blocks.iter().for_each(|&block| *num_idle_holders.entry(block).or_default() += 1);
-        }
-        let gives_back = |(block, num): &(&BlockId, &u32)| {
-            **num == self.blocks.num_holders(**block) && !kept.contains(*block)
-        };
-        num_idle_holders.iter().filter(gives_back).count()
-    }
-
-    /// A waiting sequence runs from now on, beginning with what the cache holds of it.
-    fn give_place(&mut self, ticket: Ticket, cached: CachedPrefix) {
-        let mut tracked = self.waiting.remove(&ticket).expect("the next to admit is waiting");
-        if self.limits.prefix_caching {
-            self.num_prefix_queries += tracked.num_known() as u64;
-            tracked.adopt(cached, &mut self.blocks, self.limits.block_size);
-            self.num_prefix_hits += tracked.num_computed as u64;
-        }
-        self.running.insert(ticket, tracked);
     }
 
     /// Whose blocks a sequence may take: the least favoured of the paused or held, else the least favoured of all that are less
