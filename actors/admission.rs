@@ -3,12 +3,16 @@
 //! What is counted are sequences, because they are what the scheduler gives places to: a request takes one for each of its
 //! choices. [`Counts`] decides and is pure; [`Admission`] shares it. A permit lives until its request's last event is
 //! handed to the stream, and not only as long as the HTTP handler.
+//!
+//! Where all places are taken, one who has fewer of them than its share still comes in: nobody is kept out by the queue of
+//! another, and nobody who waits is sent away for it. So there may be more in flight than there are places, by one share for
+//! each who came to find them taken: with `k` holders of equal weight never more than `1 + 1/2 + … + 1/k` times as many.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use candlewick_protocol::{ErrorKind, Failure};
+use candlewick_protocol::{ErrorKind, Failure, Share};
 use tokio::sync::watch;
 
 /// Limits on the sequences of one model.
@@ -38,8 +42,31 @@ struct Counts {
 #[derive(Debug, Default)]
 struct ModelCount {
     num_sequences: usize,
+    /// Those who have sequences, by name.
+    holders: HashMap<String, HolderCount>,
     /// Moving average of how long a request takes.
     mean_duration: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct HolderCount {
+    num_sequences: usize,
+    weight: u32,
+}
+
+impl ModelCount {
+    /// How many of all places are one's own, beside those who are here.
+    fn share_of(&self, share: &Share, num_places: usize) -> usize {
+        let others = self.holders.iter().filter(|(holder, _)| **holder != share.holder);
+        let weights = others.map(|(_, count)| u64::from(count.weight)).sum::<u64>() + u64::from(share.weight);
+        let own = num_places as u64 * u64::from(share.weight) / weights.max(1);
+        // Everybody may be here with something.
+        usize::try_from(own).unwrap_or(usize::MAX).max(1)
+    }
+
+    fn num_sequences_of(&self, share: &Share) -> usize {
+        self.holders.get(&share.holder).map_or(0, |count| count.num_sequences)
+    }
 }
 
 /// Bounds of what a client is told to wait: less would be noise, more would be a guess.
@@ -48,13 +75,23 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 impl Counts {
     /// Admits requests of so many sequences each: all of them, or none.
-    fn admit(&mut self, model: &str, requests: &[usize], limits: AdmissionLimits) -> Result<(), Failure> {
+    fn admit(
+        &mut self,
+        model: &str,
+        share: &Share,
+        requests: &[usize],
+        limits: AdmissionLimits,
+    ) -> Result<(), Failure> {
         if self.draining {
             return Err(draining());
         }
         let asked = could_ever_enter(requests, limits)?;
-        let num_sequences = self.models.get(model).map_or(0, |count| count.num_sequences);
-        if num_sequences + asked > limits.num_places() {
+        let num_places = limits.num_places();
+        let count = self.models.get(model);
+        let num_sequences = count.map_or(0, |count| count.num_sequences);
+        let is_within_share = count
+            .is_some_and(|count| count.num_sequences_of(share) + asked <= count.share_of(share, num_places));
+        if num_sequences + asked > num_places && !is_within_share {
             let message = format!(
                 "model '{model}' is busy: {num_sequences} sequences are in flight and {asked} more are asked for, at most \
                  {} may run and {} wait",
@@ -65,15 +102,26 @@ impl Counts {
                 until_a_place_is_free(retry_after.unwrap_or(RETRY_AFTER_MIN), limits.max_running),
             ));
         }
-        self.models.entry(model.into()).or_default().num_sequences += asked;
+        let count = self.models.entry(model.into()).or_default();
+        count.num_sequences += asked;
+        let own = HolderCount { num_sequences: 0, weight: share.weight };
+        let own = count.holders.entry(share.holder.clone()).or_insert(own);
+        own.num_sequences += asked;
+        own.weight = share.weight;
         self.num_requests += requests.len();
         Ok(())
     }
 
-    fn release(&mut self, model: &str, num_sequences: usize, duration: Duration) {
+    fn release(&mut self, model: &str, holder: &str, num_sequences: usize, duration: Duration) {
         self.num_requests -= 1;
         let Some(count) = self.models.get_mut(model) else { return };
         count.num_sequences -= num_sequences;
+        if let Some(own) = count.holders.get_mut(holder) {
+            own.num_sequences -= num_sequences;
+            if own.num_sequences == 0 {
+                count.holders.remove(holder);
+            }
+        }
         // One part in eight is new: a burst of short requests does not make us promise too much.
         let mean = count.mean_duration.unwrap_or(duration);
         count.mean_duration = Some((mean * 7 + duration) / 8);
@@ -136,15 +184,17 @@ impl Admission {
     pub fn admit(
         self: &Arc<Self>,
         model: &str,
+        share: &Share,
         requests: &[usize],
         limits: AdmissionLimits,
     ) -> Result<Vec<Permit>, Failure> {
         let mut counts = self.counts();
-        counts.admit(model, requests, limits)?;
+        counts.admit(model, share, requests, limits)?;
         self.num_in_flight.send_replace(counts.num_requests);
         let permit = |&num_sequences: &usize| Permit {
             admission: self.clone(),
             model: model.into(),
+            holder: share.holder.clone(),
             num_sequences,
             since: Instant::now(),
         };
@@ -180,6 +230,7 @@ impl Admission {
 pub struct Permit {
     admission: Arc<Admission>,
     model: String,
+    holder: String,
     num_sequences: usize,
     since: Instant,
 }
@@ -187,7 +238,7 @@ pub struct Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.admission.counts();
-        counts.release(&self.model, self.num_sequences, self.since.elapsed());
+        counts.release(&self.model, &self.holder, self.num_sequences, self.since.elapsed());
         self.admission.num_in_flight.send_replace(counts.num_requests);
     }
 }
@@ -200,39 +251,78 @@ mod tests {
 
     #[track_caller]
     fn refusal(admission: &Arc<Admission>, requests: &[usize]) -> Failure {
-        admission.admit("m@main", requests, LIMITS).err().expect("there is no room")
+        admission.admit("m@main", &Share::default(), requests, LIMITS).err().expect("there is no room")
     }
 
     #[test]
     fn one_more_than_run_and_wait_is_refused_until_one_leaves() {
         let admission = Admission::new();
-        let mut permits = admission.admit("m@main", &[1, 1, 1], LIMITS).expect("there is room");
+        let mut permits =
+            admission.admit("m@main", &Share::default(), &[1, 1, 1], LIMITS).expect("there is room");
         let failure = refusal(&admission, &[1]);
         assert_eq!(failure.kind, ErrorKind::Overloaded);
         assert!(failure.retry_after.is_some_and(|wait| wait >= RETRY_AFTER_MIN));
-        let _other = admission.admit("other@main", &[1], LIMITS).expect("another model has its own places");
+        let _other = admission
+            .admit("other@main", &Share::default(), &[1], LIMITS)
+            .expect("another model has its own places");
         permits.pop();
-        let _again = admission.admit("m@main", &[1], LIMITS).expect("a place is free");
+        let _again = admission.admit("m@main", &Share::default(), &[1], LIMITS).expect("a place is free");
         assert_eq!(admission.num_in_flight(), 4);
     }
 
     #[test]
     fn each_choice_takes_a_place() {
         let admission = Admission::new();
-        let two = admission.admit("m@main", &[2], LIMITS).expect("there is room");
+        let two = admission.admit("m@main", &Share::default(), &[2], LIMITS).expect("there is room");
         assert_eq!(refusal(&admission, &[2]).kind, ErrorKind::Overloaded);
-        let _one = admission.admit("m@main", &[1], LIMITS).expect("there is room for one");
+        let _one = admission.admit("m@main", &Share::default(), &[1], LIMITS).expect("there is room for one");
         drop(two);
-        let _two = admission.admit("m@main", &[2], LIMITS).expect("two places are free");
+        let _two = admission.admit("m@main", &Share::default(), &[2], LIMITS).expect("two places are free");
+    }
+
+    /// How many requests of one sequence come in, one after another, of so many.
+    fn admitted(admission: &Arc<Admission>, holder: &str, weight: u32, num_asked: usize) -> Vec<Permit> {
+        let share = Share { holder: holder.into(), weight };
+        let limits = AdmissionLimits { max_running: 4, max_queued: 8 };
+        let ask = |_| admission.admit("m@main", &share, &[1], limits).ok();
+        (0..num_asked).filter_map(ask).flatten().collect()
+    }
+
+    #[test]
+    fn a_queue_that_one_has_filled_keeps_out_nobody_else() {
+        let admission = Admission::new();
+        let flood = admitted(&admission, "flood", 1, 200);
+        assert_eq!(flood.len(), 12, "alone, one has all places");
+        let other = admitted(&admission, "other", 1, 200);
+        assert_eq!(other.len(), 6, "half of them, beside one of equal weight");
+        let third = admitted(&admission, "third", 1, 200);
+        assert_eq!(third.len(), 4);
+        assert_eq!(admitted(&admission, "flood", 1, 1).len(), 0, "it has more than its share");
+        drop(other);
+        assert_eq!(admitted(&admission, "other", 1, 1).len(), 1, "its places are still its own");
+        drop((flood, third));
+        assert_eq!(admitted(&admission, "flood", 1, 200).len(), 12);
+    }
+
+    #[test]
+    fn shares_go_by_weight_and_everybody_has_one_place_at_least() {
+        let admission = Admission::new();
+        let _flood = admitted(&admission, "flood", 3, 200);
+        assert_eq!(admitted(&admission, "light", 1, 200).len(), 3);
+        assert_eq!(admitted(&admission, "heavy", 9, 200).len(), 9);
+        assert_eq!(admitted(&admission, "tiny", 1, 200).len(), 3);
+        let _heavy = admitted(&admission, "heavy", 1000, 200);
+        assert_eq!(admitted(&admission, "tiny", 1, 200).len(), 1);
     }
 
     #[test]
     fn several_requests_come_in_together_or_not_at_all() {
         let admission = Admission::new();
-        let _two = admission.admit("m@main", &[1, 1], LIMITS).expect("there is room");
+        let _two = admission.admit("m@main", &Share::default(), &[1, 1], LIMITS).expect("there is room");
         assert_eq!(refusal(&admission, &[1, 1]).kind, ErrorKind::Overloaded);
         assert_eq!(admission.num_in_flight(), 2);
-        let _one = admission.admit("m@main", &[1], LIMITS).expect("the place was not taken");
+        let _one =
+            admission.admit("m@main", &Share::default(), &[1], LIMITS).expect("the place was not taken");
     }
 
     #[test]
@@ -250,7 +340,8 @@ mod tests {
     fn nobody_enters_while_draining() {
         let admission = Admission::new();
         admission.drain();
-        let failure = admission.admit("m@main", &[1], LIMITS).err().expect("the door is closed");
+        let failure =
+            admission.admit("m@main", &Share::default(), &[1], LIMITS).err().expect("the door is closed");
         assert_eq!(failure.kind, ErrorKind::Unavailable);
     }
 
@@ -266,11 +357,11 @@ mod tests {
     fn the_mean_follows_what_requests_take() {
         let mut counts = Counts::default();
         for _ in 0..3 {
-            counts.admit("m", &[1], LIMITS).expect("there is room");
+            counts.admit("m", &Share::default(), &[1], LIMITS).expect("there is room");
         }
-        counts.release("m", 1, Duration::from_secs(20));
-        counts.admit("m", &[1], LIMITS).expect("there is room");
-        let failure = counts.admit("m", &[1], LIMITS).expect_err("the model is full");
+        counts.release("m", "", 1, Duration::from_secs(20));
+        counts.admit("m", &Share::default(), &[1], LIMITS).expect("there is room");
+        let failure = counts.admit("m", &Share::default(), &[1], LIMITS).expect_err("the model is full");
         assert_eq!(failure.retry_after, Some(Duration::from_secs(10)));
     }
 }

@@ -153,7 +153,7 @@ impl Gateway {
         let mut traces = requests.iter().map(|request| Trace::begin(request, &model)).collect::<Vec<_>>();
         let permits = {
             let _at_the_door = traces.iter().map(Trace::admission).collect::<Vec<_>>();
-            self.tree.admission.admit(&model.canonical(), &num_sequences, limits)
+            self.tree.admission.admit(&model.canonical(), &first.share, &num_sequences, limits)
         };
         let permits = permits.inspect_err(|refusal| {
             traces.iter_mut().for_each(|trace| trace.failed(refusal.kind));

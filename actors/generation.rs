@@ -15,8 +15,8 @@ use candlewick_engine::{
     Branch, News, SampledToken, SamplingParams, Sequence, SequenceEnd, SequenceId, TokenScore,
 };
 use candlewick_protocol::{
-    ErrorKind, Event, Failure, FinishReason, Finished, OutputOptions, RequestKey, Search, Started, StopCause,
-    Usage,
+    ErrorKind, Event, Failure, FinishReason, Finished, OutputOptions, RequestKey, Search, Share, Started,
+    StopCause, Usage,
 };
 
 use self::beams::Beams;
@@ -43,8 +43,10 @@ pub struct GenerationArgs {
     pub search: Search,
     /// What to report.
     pub output: OutputOptions,
-    /// Lower runs first.
+    /// Lower runs first, among those of the same holder.
     pub priority: i32,
+    /// Whose it is.
+    pub share: Arc<Share>,
     /// What the cache holds of it is shared under this name only.
     pub cache_salt: Option<Arc<str>>,
     /// Drawn at random: ids of tool calls follow from it.
@@ -138,6 +140,7 @@ impl Generation {
             params: self.args.params.clone(),
             grammar: self.args.grammar.clone(),
             priority: self.args.priority,
+            share: self.args.share.clone(),
             // The prompt is the same for all of them: the first scores it, once.
             prompt_logprobs: self.scores_prompt_with(number),
             cache_salt: self.args.cache_salt.clone(),

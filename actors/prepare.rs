@@ -36,6 +36,7 @@ pub fn prepare(
         search: request.search,
         output: request.output,
         priority: request.priority,
+        share: Arc::new(request.share),
         cache_salt: request.cache_salt.map(Arc::from),
         call_id_seed: random(),
     }))

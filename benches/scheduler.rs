@@ -58,6 +58,7 @@ fn run(num_sequences: usize, num_steps: usize) -> Value {
             params: params.clone(),
             grammar: None,
             priority: 0,
+            share: Default::default(),
             prompt_logprobs: None,
             cache_salt: None,
             holds: false,

@@ -29,8 +29,8 @@ pub enum RoomSettingsError {
 
 /// What HTTP is told. Reads the file of keys.
 pub fn api_settings(settings: ServerSettings) -> Result<ApiSettings, RoomSettingsError> {
-    let mut keys: Vec<ApiKey> =
-        settings.api_keys.iter().map(|line| line.parse().expect("it never fails")).collect();
+    let of_settings = settings.api_keys.iter().map(|line| line.parse().expect("it was checked"));
+    let mut keys: Vec<ApiKey> = of_settings.collect();
     if let Some(path) = settings.api_key_file {
         keys.extend(read_keys(&path)?);
     }
@@ -62,8 +62,12 @@ pub fn api_settings(settings: ServerSettings) -> Result<ApiSettings, RoomSetting
 fn read_keys(path: &Path) -> Result<Vec<ApiKey>, RoomSettingsError> {
     let refuse = |why: String| RoomSettingsError::ApiKeys { path: path.into(), why };
     let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let keys: Vec<ApiKey> = lines.map(|line| line.parse().expect("it never fails")).collect();
+    let mut keys = Vec::<ApiKey>::new();
+    for (line, number) in text.lines().map(str::trim).zip(1..) {
+        if !line.is_empty() && !line.starts_with('#') {
+            keys.push(line.parse().map_err(|why| refuse(format!("line {number}: {why}")))?);
+        }
+    }
     if keys.is_empty() { Err(refuse("there is no key in it".into())) } else { Ok(keys) }
 }
 

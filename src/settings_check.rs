@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use candlewick_api::ApiKey;
 use candlewick_engine::text::{check_chat_template, tool_call_parsers};
 use candlewick_engine::{DType, SpeculationLimits};
 use candlewick_protocol::{ModelRef, SamplingOptions};
@@ -128,6 +129,11 @@ impl Check<'_> {
                 "a key is empty, and the server would not be protected by it; write a key, or leave the setting out to \
                  ask for none",
             );
+        }
+        for key in &raw.api_keys.0 {
+            if let Err(why) = key.parse::<ApiKey>() {
+                self.refuse(API_KEYS, why.to_string());
+            }
         }
         for origin in &raw.allowed_origins.0 {
             let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));

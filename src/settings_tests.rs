@@ -240,6 +240,8 @@ fn an_empty_key_does_not_open_the_server_in_silence() {
     refused("", &[("CANDLEWICK_API_KEY", "")], &[], &["CANDLEWICK_API_KEY", empty[0]]);
     refused("", &[("CANDLEWICK_SERVER__API_KEYS", "a,")], &[], &empty);
     refused("[server]\napi_keys = [\"a\", \" \"]\n", &[], &[], &["candlewick.toml:2", empty[0]]);
+    let weight = "`weight=0` is no weight; it is a whole number from 1";
+    refused("[server]\napi_keys = [\"a\", \"b sk-1 weight=0\"]\n", &[], &[], &["candlewick.toml:2", weight]);
     assert!(load("[server]\napi_keys = []\n", &[], &[]).server.api_keys.is_empty(), "none is none");
 }
 

@@ -3,7 +3,6 @@
 //! Keys are compared as SHA-256 digests in constant time, all of them always, so that neither a key's length nor its
 //! place in the list can be measured.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, header};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, ResponseError, web};
+use candlewick_protocol::{Share, clipped};
 use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
@@ -28,22 +28,50 @@ pub struct ApiKey {
     pub name: String,
     /// What clients show.
     pub key: String,
+    /// How much of a busy server is theirs, beside those of other keys.
+    pub weight: u32,
 }
 
-impl FromStr for ApiKey {
-    type Err = Infallible;
+/// A key that is not written as keys are. The text does not tell the key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`weight={0}` is no weight; it is a whole number from 1 to {WEIGHT_MAX}, like `weight=3`")]
+pub struct ApiKeyError(String);
 
-    /// `NAME KEY`, or the key alone: keys hold no space, or clients could not send them.
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        let (name, key) = text.trim().rsplit_once(char::is_whitespace).unwrap_or(("", text.trim()));
-        Ok(Self { name: name.trim().to_owned(), key: key.to_owned() })
+/// Far more than anybody could mean.
+const WEIGHT_MAX: u32 = 1_000_000;
+
+impl FromStr for ApiKey {
+    type Err = ApiKeyError;
+
+    /// `NAME KEY weight=N`, of which only the key must be there: keys hold no space, or clients could not send them.
+    fn from_str(text: &str) -> Result<Self, ApiKeyError> {
+        let words = |text: &str| {
+            let (before, last) = text.trim().rsplit_once(char::is_whitespace)?;
+            Some((before.trim().to_owned(), last.to_owned()))
+        };
+        let (text, weight) = match words(text) {
+            Some((before, last)) if last.starts_with("weight=") => {
+                (before, parse_weight(&last["weight=".len()..])?)
+            }
+            _ => (text.trim().to_owned(), 1),
+        };
+        let (name, key) = words(&text).unwrap_or((String::new(), text));
+        Ok(Self { name, key, weight })
     }
+}
+
+fn parse_weight(text: &str) -> Result<u32, ApiKeyError> {
+    let weight = text.parse().ok().filter(|weight| (1..=WEIGHT_MAX).contains(weight));
+    weight.ok_or_else(|| ApiKeyError(clipped(text).into_owned()))
 }
 
 /// Without the key: settings are logged.
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiKey").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("ApiKey")
+            .field("name", &self.name)
+            .field("weight", &self.weight)
+            .finish_non_exhaustive()
     }
 }
 
@@ -55,13 +83,10 @@ pub struct KeyRing {
 struct HeldKey {
     name: String,
     digest: [u8; 32],
+    weight: u32,
     /// Shared with the rings that replace this one: a request may still be counted by an old one.
     num_requests: Arc<AtomicU64>,
 }
-
-/// The name of the key that a request showed.
-#[derive(Debug, Clone)]
-pub struct KeyName(pub String);
 
 impl KeyRing {
     /// Of these keys; none leaves the server open.
@@ -69,6 +94,7 @@ impl KeyRing {
         let held = |(index, key): (usize, &ApiKey)| HeldKey {
             name: if key.name.is_empty() { format!("key-{}", index + 1) } else { key.name.clone() },
             digest: Sha256::digest(&key.key).into(),
+            weight: key.weight,
             num_requests: Arc::default(),
         };
         Self { keys: keys.iter().enumerate().map(held).collect() }
@@ -138,9 +164,9 @@ pub async fn guard<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     match check(&request) {
         Ok(None) => {}
-        Ok(Some(name)) => {
-            tracing::Span::current().record("api_key", name.0.as_str());
-            request.extensions_mut().insert(name);
+        Ok(Some(share)) => {
+            tracing::Span::current().record("api_key", share.holder.as_str());
+            request.extensions_mut().insert(share);
         }
         Err(why) => {
             let response: HttpResponse = ApiError::new(Fault::ApiKey, why).error_response();
@@ -150,8 +176,8 @@ pub async fn guard<B: MessageBody + 'static>(
     Ok(next.call(request).await?.map_into_left_body())
 }
 
-/// The name of the key that was shown, if one had to be.
-fn check(request: &ServiceRequest) -> Result<Option<KeyName>, &'static str> {
+/// The share of the key that was shown, if one had to be.
+fn check(request: &ServiceRequest) -> Result<Option<Share>, &'static str> {
     let state = request.app_data::<web::Data<ApiState>>().expect("the app is made with its state");
     let is_public = match request.path() {
         "/health" | "/ping" => true,
@@ -165,7 +191,7 @@ fn check(request: &ServiceRequest) -> Result<Option<KeyName>, &'static str> {
     let header = request.headers().get(header::AUTHORIZATION);
     let key = keys.check(header.and_then(|value| value.to_str().ok()))?;
     key.num_requests.fetch_add(1, Ordering::Relaxed);
-    Ok(Some(KeyName(key.name.clone())))
+    Ok(Some(Share { holder: key.name.clone(), weight: key.weight }))
 }
 
 #[cfg(test)]
@@ -173,7 +199,27 @@ mod tests {
     use super::*;
 
     fn key(text: &str) -> ApiKey {
-        text.parse().expect("it never fails")
+        text.parse().expect("a good key")
+    }
+
+    #[test]
+    fn a_key_may_have_a_name_and_a_weight() {
+        let parts = |text| {
+            let ApiKey { name, key, weight } = key(text);
+            (name, key, weight)
+        };
+        let expect = |name: &str, key: &str, weight| (name.to_owned(), key.to_owned(), weight);
+        assert_eq!(parts("sk-1"), expect("", "sk-1", 1));
+        assert_eq!(parts(" alice of sales  sk-1 "), expect("alice of sales", "sk-1", 1));
+        assert_eq!(parts("alice sk-1  weight=3"), expect("alice", "sk-1", 3));
+        assert_eq!(parts("sk-1 weight=1000000"), expect("", "sk-1", 1_000_000));
+        assert_eq!(parts("weight=3"), expect("", "weight=3", 1), "alone it is a key");
+        for wrong in
+            ["sk-1 weight=0", "sk-1 weight=", "a sk-1 weight=-1", "sk-1 weight=1.5", "sk-1 weight=1000001"]
+        {
+            let error = wrong.parse::<ApiKey>().expect_err("no weight").to_string();
+            assert!(error.contains("whole number from 1") && !error.contains("sk-1"), "{error}");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ use actix_web::{App, HttpServer, web};
 use candlewick_actors::Gateway;
 use candlewick_protocol::ModelRef;
 
-pub use crate::auth::ApiKey;
+pub use crate::auth::{ApiKey, ApiKeyError};
 pub use crate::check::check_body;
 pub use crate::live::{EffectiveSetting, LiveApi};
 pub use crate::settings::{ApiSettings, Cors, ReasoningFields};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use actix_web::HttpRequest;
 use actix_web::http::header::HeaderMap;
-use candlewick_protocol::{RequestId, clipped};
+use actix_web::{HttpMessage, HttpRequest};
+use candlewick_protocol::{RequestId, Share, clipped};
 
 use crate::error::ApiError;
 use crate::request_id;
@@ -23,17 +23,20 @@ pub struct Sender {
     pub request_id: RequestId,
     /// How long its answer is waited for, as far as headers say.
     pub timeout: Option<Duration>,
+    /// The share of the key that was shown; where no key is asked for, all have one share.
+    pub share: Share,
 }
 
 impl Sender {
     /// The sender of a request.
     pub fn of(request: &HttpRequest) -> Result<Self, ApiError> {
-        Ok(Self { request_id: request_id::of(request), timeout: timeout_of(request.headers())? })
+        let share = request.extensions().get::<Share>().cloned().unwrap_or_default();
+        Ok(Self { request_id: request_id::of(request), timeout: timeout_of(request.headers())?, share })
     }
 
     /// A sender of whom nothing is known.
     pub fn unknown(request_id: RequestId) -> Self {
-        Self { request_id, timeout: None }
+        Self { request_id, timeout: None, share: Share::default() }
     }
 }
 

@@ -4,7 +4,8 @@
 //! The idea is that of vLLM's `v1/core/sched/scheduler.py`. The rules:
 //!
 //! - Sequences are favoured by priority, then by arrival: their [`Ticket`]s are ordered so, and a sequence keeps its
-//!   ticket through preemption and pause. That order alone decides who is admitted first and whose blocks are taken.
+//!   ticket through preemption and pause. That order alone decides whose blocks are taken, and who is admitted first
+//!   among those of one holder; whose turn it is among several holders is decided by what each has had (`shares.rs`).
 //! - Within a step, sequences that decode come first, one token each; then those partly prefilled; then waiting ones.
 //!   More sequences than there are tokens in a step never run, less one: so neither do long prompts hold up decoding, nor
 //!   does decoding hold up prompts. Where a latency is wished for, a step that decodes has only so many tokens of prompts
@@ -30,6 +31,7 @@
 mod branch;
 mod guesses;
 mod places;
+mod shares;
 mod tracked;
 
 use std::collections::{BTreeMap, HashMap};
@@ -40,6 +42,7 @@ use crate::pace::Pace;
 use crate::speculation::SpeculationLimits;
 use crate::{BlockId, SampledToken, Sequence, SequenceEnd, SequenceId, StepOutcome, StepPlan, TokenScore};
 use guesses::Speculating;
+use shares::Shares;
 use tracked::{Ticket, Tracked};
 
 /// What a scheduler must keep to.
@@ -130,6 +133,8 @@ pub struct Scheduler {
     /// Sequences that hold none, the most favoured first.
     waiting: BTreeMap<Ticket, Tracked>,
     tickets: HashMap<SequenceId, Ticket>,
+    /// What was computed for whom.
+    shares: Shares,
     /// Number of the next arrival.
     next_arrival: u64,
     /// Whose chunks the step in flight has, in the plan's order. A ticket is never given out twice, so what the step
@@ -179,6 +184,7 @@ impl Scheduler {
             running: BTreeMap::new(),
             waiting: BTreeMap::new(),
             tickets: HashMap::new(),
+            shares: Shares::default(),
             next_arrival: 0,
             in_flight: Vec::new(),
             num_preemptions: 0,
@@ -224,7 +230,8 @@ impl Scheduler {
         let ticket = Ticket { priority: sequence.priority, arrival: self.next_arrival, branch: 0 };
         self.next_arrival += 1;
         self.tickets.insert(sequence.id, ticket);
-        self.waiting.insert(ticket, Tracked::new(sequence));
+        let holder = self.shares.enter(&sequence.share);
+        self.waiting.insert(ticket, Tracked::new(sequence, holder));
     }
 
     /// Forgets a sequence and frees its blocks; `false` if it is not here. Safe while a step with it is in flight: what
@@ -383,7 +390,9 @@ impl Scheduler {
             return;
         }
         let new_blocks = (0..num_new).map(|_| self.blocks.allocate().expect("so many blocks are free"));
-        self.running.get_mut(&ticket).expect("it is running").blocks.extend(new_blocks);
+        let tracked = self.running.get_mut(&ticket).expect("it is running");
+        tracked.blocks.extend(new_blocks);
+        self.shares.charge(tracked.holder, num_tokens);
         outline.num_tokens_left -= num_tokens;
         outline.grants.push(Grant { ticket, num_tokens, draft: Vec::new() });
     }
@@ -409,10 +418,13 @@ impl Scheduler {
     fn preempt(&mut self, ticket: Ticket, outline: &mut Outline) {
         let mut tracked = self.running.remove(&ticket).expect("victims are running");
         self.release(tracked.give_back_blocks());
+        let holder = tracked.holder;
         self.waiting.insert(ticket, tracked);
         self.num_preemptions += 1;
         if let Some(index) = outline.grants.iter().position(|grant| grant.ticket == ticket) {
-            outline.num_tokens_left += outline.grants.remove(index).num_tokens;
+            let num_tokens = outline.grants.remove(index).num_tokens;
+            outline.num_tokens_left += num_tokens;
+            self.shares.refund(holder, num_tokens);
         }
     }
 
@@ -420,6 +432,7 @@ impl Scheduler {
         let tracked = self.running.remove(&ticket).or_else(|| self.waiting.remove(&ticket));
         let mut tracked = tracked.expect("a ticket is running or waiting");
         self.tickets.remove(&tracked.sequence.id);
+        self.shares.leave();
         self.release(tracked.give_back_blocks());
     }
 

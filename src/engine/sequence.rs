@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use candlewick_protocol::Share;
+
 use crate::grammar::CompiledGrammar;
 use crate::{SamplingParams, SequenceId, TokenScore};
 
@@ -18,8 +20,10 @@ pub struct Sequence {
     pub params: Arc<SamplingParams>,
     /// What the answer is held to, if it is.
     pub grammar: Option<Arc<CompiledGrammar>>,
-    /// Lower runs first.
+    /// Lower runs first, among those of the same holder.
     pub priority: i32,
+    /// Whose it is: a model that many want is shared among those who want it.
+    pub share: Arc<Share>,
     /// Score the prompt's tokens, with this many of the likeliest at each place. Not done again where there is output:
     /// scores are told before the first token.
     pub prompt_logprobs: Option<u32>,

@@ -30,8 +30,8 @@ pub use quote::{clipped, clipped_at, quoted};
 pub use record::{LoggedEvent, ResponseRecord, StoredResponse, log_compactly};
 pub use request::{
     AllowedMode, ChatPrompt, Content, ContentPart, GenerationRequest, Message, OutputOptions, Prompt,
-    PromptTruncation, RepetitionDetection, SamplingOptions, Search, ToolCall, ToolChoice, TruncationSide,
-    merge_sampling,
+    PromptTruncation, RepetitionDetection, SamplingOptions, Search, Share, ToolCall, ToolChoice,
+    TruncationSide, merge_sampling,
 };
 pub use text::{LocatedToken, TextAnswer, TextOutput, TextRequest, TextTask};
 pub use tree::{ActorNode, ActorRole, ActorState, LoadPosition};

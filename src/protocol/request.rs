@@ -29,7 +29,7 @@ pub struct GenerationRequest {
     pub search: Search,
     /// What to report beside the text.
     pub output: OutputOptions,
-    /// Lower runs first.
+    /// Lower runs first, among those of the same holder.
     pub priority: i32,
     /// What to do with a prompt that is too long; `None` refuses one that the context does not hold.
     #[serde(default)]
@@ -40,6 +40,24 @@ pub struct GenerationRequest {
     /// How long it may take, from when it comes in to its last event: then it is given up. The server may set a shorter time.
     #[serde(default)]
     pub timeout: Option<Duration>,
+    /// Whose it is.
+    #[serde(default)]
+    pub share: Share,
+}
+
+/// On whose account work is done, where several share a server, and how much of it is theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// By name; those without one are all the same holder.
+    pub holder: String,
+    /// One of twice the weight of another gets twice as much where both want more than there is.
+    pub weight: u32,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { holder: String::new(), weight: 1 }
+    }
 }
 
 impl GenerationRequest {

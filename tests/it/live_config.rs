@@ -67,12 +67,13 @@ fn streamed(answer: http::Answer) -> String {
 fn variant(i: usize) -> String {
     let pick = |choices: [&str; 3]| choices[i % 3].to_owned();
     format!(
-        "[server]\napi_keys = [\"alice sk-a\", \"extra sk-{i}\"]\nenable_cors = {}\nkeep_alive = \"{}\"\nmax_body = \"{}MiB\"\n\
+        "[server]\napi_keys = [\"alice sk-a weight={}\", \"extra sk-{i}\"]\nenable_cors = {}\nkeep_alive = \"{}\"\nmax_body = \"{}MiB\"\n\
          drain_timeout = \"{}s\"\nreasoning_field = \"{}\"\nstrict_fields = {}\n\
          [models]\nmodel_timeout = \"{}\"\ndefault_seed = {i}\nsampling_defaults = {{ temperature = {}, top_k = {} }}\n\
          reasoning = \"{}\"\nchat_template = {:?}\nchat_template_kwargs = {{ depth = {i} }}\naliases = {{ other = \"{EMBER}\" }}\n\
          [engine]\nmax_running = {}\nmax_queued = {}\nmax_batch_tokens = {}\nstream_capacity = {}\n\
          [log]\nlevel = \"{}\"\n",
+        1 + i % 3,
         i.is_multiple_of(2),
         pick(["1s", "50ms", "3s"]),
         1 + i % 4,

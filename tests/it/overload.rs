@@ -35,6 +35,34 @@ fn one_more_than_fits_is_refused_with_a_time_to_try_again() {
 }
 
 #[test]
+fn a_queue_that_one_key_fills_is_open_to_another() {
+    let server = TestServer::fake(FakeRule::says("ok"), |tree, api| {
+        tree.max_running = 1;
+        tree.max_queued = 3;
+        api.api_keys =
+            ["flood sk-1", "other sk-2 weight=3"].map(|key| key.parse().expect("a good key")).into();
+    });
+    let ask = |key: &str| {
+        let (headers, body) = ([("authorization", key)], chat_body("fake/model", "Hello", json!({})));
+        http::request(server.address(), "POST", "/v1/chat/completions", &headers, Some(&body)).status
+    };
+    assert_eq!(ask("Bearer sk-1"), 200);
+    server.factory().control.step_gate.close();
+    std::thread::scope(|scope| {
+        let flood: Vec<_> = (0..4).map(|_| scope.spawn(|| ask("Bearer sk-1"))).collect();
+        eventually("the queue is full", || server.gateway().num_in_flight() == 4);
+        assert_eq!(ask("Bearer sk-1"), 429);
+        let others: Vec<_> = (0..3).map(|_| scope.spawn(|| ask("Bearer sk-2"))).collect();
+        eventually("the others are in", || server.gateway().num_in_flight() == 7);
+        assert_eq!(ask("Bearer sk-2"), 429, "three of four places are its own, and no more");
+        server.factory().control.step_gate.open();
+        for request in flood.into_iter().chain(others) {
+            assert_eq!(request.join().expect("it is answered"), 200);
+        }
+    });
+}
+
+#[test]
 fn a_request_whose_time_is_over_is_told_so_on_every_route() {
     let server = TestServer::fake(FakeRule::says("ok"), |_, _| {});
     server.load("fake/model");

@@ -2,7 +2,7 @@
 
 use candlewick_actors::TreeSettings;
 use candlewick_engine::fake::FakeRule;
-use candlewick_protocol::{ErrorKind, Event};
+use candlewick_protocol::{ErrorKind, Event, GenerationRequest, Share};
 
 use crate::support::*;
 
@@ -87,7 +87,7 @@ async fn each_choice_takes_a_place() {
     let settings = TreeSettings { max_running: 2, max_queued: 1, ..settings() };
     let world = World::new(FakeRule::default(), settings).await;
     world.factory.control.step_gate.close();
-    let choices = |n: u32| candlewick_protocol::GenerationRequest { num_choices: n, ..request("hi", 5) };
+    let choices = |n: u32| GenerationRequest { num_choices: n, ..request("hi", 5) };
     let first = world.submit(choices(2)).await;
     let failure = world.gateway.submit(choices(2)).await.err().expect("there is room for one only");
     assert_eq!(failure.kind, ErrorKind::Overloaded);
@@ -97,5 +97,43 @@ async fn each_choice_takes_a_place() {
     assert!(failure.message.contains("at most 3 sequences"), "{failure}");
     world.factory.control.step_gate.open();
     assert_eq!(read_all(2, first).await.text(1).len(), 5);
+    world.close().await;
+}
+
+fn of(holder: &str, prompt: &str) -> GenerationRequest {
+    GenerationRequest { share: Share { holder: holder.into(), weight: 1 }, ..request(prompt, 5) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_one_delays_another_by_one_place() {
+    let settings = TreeSettings { max_running: 2, max_queued: 210, ..settings() };
+    let world = World::new(FakeRule::default(), settings).await;
+    let alone = world.answer(of("other", "the other")).await;
+    world.factory.control.keep_plans();
+    world.factory.control.step_gate.close();
+    let mut streams = vec![world.submit(of("flood", "the first")).await];
+    world.factory.control.step_gate.wait_held();
+    for number in 0..200 {
+        streams.push(world.submit(of("flood", &format!("number {number}"))).await);
+    }
+    for stream in &mut streams[2..] {
+        assert_eq!(next(stream).await, Some(Event::Queued));
+    }
+    let mut other = world.submit(of("other", "the other")).await;
+    assert_eq!(next(&mut other).await, Some(Event::Queued));
+    world.factory.control.step_gate.open();
+    assert_eq!(read_all(1, other).await.substance(), alone.substance(), "and says what it says alone");
+    for stream in streams {
+        assert_eq!(read_all(1, stream).await.text(0).len(), 5);
+    }
+    let mut begun = Vec::new();
+    for chunk in world.factory.control.plans().iter().flat_map(|plan| &plan.chunks) {
+        if !begun.contains(&chunk.sequence.request) {
+            begun.push(chunk.sequence.request);
+        }
+    }
+    let place = begun.iter().position(|key| Some(key) == begun.iter().max());
+    // The first one is at work when it comes, and nobody else is begun before it.
+    assert_eq!((begun.len(), place), (202, Some(1)));
     world.close().await;
 }

@@ -11,7 +11,7 @@ use candlewick_engine::text::TextOptions;
 use candlewick_engine::{LoadOptions, ModelSource};
 use candlewick_protocol::{
     Delta, Event, EventGrammar, Failpoints, Failure, FinishReason, Finished, GenerationRequest, LoadEvent,
-    ModelRef, OutputOptions, Prompt, SamplingOptions, Search, StopCause, Usage,
+    ModelRef, OutputOptions, Prompt, SamplingOptions, Search, Share, StopCause, Usage,
 };
 use tokio::sync::mpsc;
 
@@ -172,6 +172,7 @@ pub fn request(prompt: &str, max_tokens: u32) -> GenerationRequest {
         truncation: None,
         cache_salt: None,
         timeout: None,
+        share: Share::default(),
     }
 }
 

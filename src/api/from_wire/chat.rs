@@ -103,6 +103,7 @@ pub fn read_chat(
         truncation,
         cache_salt,
         timeout,
+        share: sender.share,
     };
     Ok(ChatCall { generation, reply })
 }

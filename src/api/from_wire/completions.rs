@@ -89,6 +89,7 @@ pub fn read_completions(
         truncation,
         cache_salt: cache_salt.clone(),
         timeout,
+        share: sender.share.clone(),
     });
     Ok(CompletionsCall { generations: generations.collect(), reply })
 }

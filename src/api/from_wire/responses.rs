@@ -149,6 +149,7 @@ pub fn read_responses(
         truncation: cut,
         cache_salt,
         timeout,
+        share: sender.share,
     };
     Ok(ResponsesCall { generation, input, instructions, previous, stream, background, store, head })
 }

@@ -33,7 +33,8 @@ impl Scheduler {
         for (number, Branch { parent, child }) in (0..).zip(branches) {
             let ticket = Ticket { priority: child.priority, arrival, branch: number };
             self.tickets.insert(child.id, ticket);
-            let mut tracked = Tracked::new(child);
+            let holder = self.shares.enter(&child.share);
+            let mut tracked = Tracked::new(child, holder);
             if let Some((_, parent)) = parents.get_mut(&parent) {
                 self.hand_down(parent, &mut tracked);
             }
@@ -44,6 +45,7 @@ impl Scheduler {
         }
         for (_, mut parent) in parents.into_values() {
             self.release(parent.tracked.give_back_blocks());
+            self.shares.leave();
         }
     }
 

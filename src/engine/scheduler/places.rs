@@ -11,7 +11,14 @@ impl Scheduler {
     /// The waiting sequence that is to run next, if there is one and it fits, with what the cache holds of it.
     pub(super) fn next_to_admit(&self) -> Option<(Ticket, CachedPrefix)> {
         let may_run = |tracked: &Tracked| !tracked.is_idle() && !self.awaits_sibling(tracked);
-        let (ticket, tracked) = self.waiting.iter().find(|(_, tracked)| may_run(tracked))?;
+        let mut may_be_next = self.waiting.iter().filter(|(_, tracked)| may_run(tracked));
+        let (ticket, tracked) = match self.shares.num_holders() {
+            0 | 1 => may_be_next.next()?,
+            // The first of those that come out equal is the most favoured.
+            _ => {
+                may_be_next.min_by(|(_, one), (_, other)| self.served(one).total_cmp(&self.served(other)))?
+            }
+        };
         let cached = match self.limits.prefix_caching {
             true => tracked.cached_prefix(&self.blocks, self.limits.block_size),
             false => CachedPrefix::none(None),
@@ -25,6 +32,10 @@ impl Scheduler {
         let num_wanted = self.num_blocks_for(tracked.num_known()) - num_held;
         let num_available = self.blocks.num_free() + self.num_blocks_of_idle(&cached.blocks);
         (num_promised.sum::<usize>() + num_wanted <= num_available).then_some((*ticket, cached))
+    }
+
+    fn served(&self, tracked: &Tracked) -> f64 {
+        self.shares.served(tracked.holder)
     }
 
     /// Whether another choice of the same request is just reading the prompt that they share: once it has, this one need not.
@@ -60,6 +71,7 @@ impl Scheduler {
             tracked.adopt(cached, &mut self.blocks, self.limits.block_size);
             self.num_prefix_hits += tracked.num_computed as u64;
         }
+        self.shares.give_place(tracked.holder);
         self.running.insert(ticket, tracked);
     }
 }

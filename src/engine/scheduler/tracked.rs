@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::shares::Holder;
 use crate::blocks::BlockPool;
 use crate::grammar::GrammarProgress;
 use crate::model::{BlockId, Chunk, PromptLogprobs, SampleSpec, SampledToken, TokenHistory, TokenScore};
@@ -60,10 +61,12 @@ pub(super) struct Tracked {
     thinking: Option<ThinkingProgress>,
     /// What is guessed of it, once it was.
     pub speculation: Option<Speculation>,
+    /// Whose it is.
+    pub holder: Holder,
 }
 
 impl Tracked {
-    pub fn new(sequence: Sequence) -> Self {
+    pub fn new(sequence: Sequence, holder: Holder) -> Self {
         // With output, the prompt was scored before the first token of it.
         let scores = (sequence.prompt_logprobs.is_some() && sequence.output.is_empty()).then(Vec::new);
         let prefix = Prefix::Root(sequence.cache_salt.clone());
@@ -83,6 +86,7 @@ impl Tracked {
             scores,
             thinking,
             speculation: None,
+            holder,
         }
     }
 

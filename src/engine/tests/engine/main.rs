@@ -5,6 +5,7 @@ mod sampling;
 mod scheduler_pace;
 mod scheduler_prefixes;
 mod scheduler_rules;
+mod scheduler_shares;
 mod scheduler_speculation;
 mod scheduler_traffic;
 mod support;

@@ -157,6 +157,7 @@ impl Traffic {
                     params,
                     grammar: None,
                     priority,
+                    share: Default::default(),
                     prompt_logprobs: is_scored.then_some(1),
                     cache_salt: self.num_admitted.is_multiple_of(4).then(|| "salt".into()),
                     holds: false,

@@ -45,6 +45,7 @@ pub fn sequence(number: u64, num_prompt_tokens: usize, max_tokens: u32) -> Seque
         params: params(max_tokens, |_| ()),
         grammar: None,
         priority: 0,
+        share: Default::default(),
         prompt_logprobs: None,
         cache_salt: None,
         holds: false,
