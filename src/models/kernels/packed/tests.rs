@@ -327,3 +327,12 @@ proptest! {
         check(Kind::ALL[kind], m, k, n);
     }
 }
+
+#[test]
+fn bytes_are_rounded_to_the_nearest_and_ties_to_even() {
+    let halves = (-254..=254).map(|halves| halves as f32 / 2.0);
+    let near_halves = halves.clone().flat_map(|half| [half.next_up(), half.next_down()]);
+    for x in halves.chain(near_halves) {
+        assert_eq!(f32::from(super::blocks::to_int8(x, 1.0)), x.round_ties_even(), "{x}");
+    }
+}
