@@ -4,6 +4,8 @@
 //! and the benchmarks all begin there. What a server does is in the rooms below: `api` (HTTP), `actors` (who owns what),
 //! `engine` (deciding), `models` (computing), `hub` (files), and `protocol` (the words they share).
 
+#[expect(unsafe_code, reason = "a function of the allocator that its crate does not declare as safe")]
+mod allocator;
 pub mod chat;
 pub mod chat_client;
 mod chat_input;

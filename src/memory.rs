@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use candlewick_actors::{Memory, MemoryUse};
-// Links the allocator that `mi_collect` is a part of, also where it is not the one in use.
-use mimalloc as _;
+
+use crate::allocator::give_back;
 
 /// Taken where the system does not say.
 const FALLBACK_BYTES: u64 = 2 << 30;
@@ -96,14 +96,8 @@ impl Memory for SystemMemory {
     }
 
     fn give_back(&self) {
-        mi_collect(true);
+        give_back();
     }
-}
-
-// SAFETY: as `mimalloc.h` declares it. It may be called at any time and from any thread.
-unsafe extern "C" {
-    /// Gives unused memory of the allocator back to the system.
-    safe fn mi_collect(force: bool);
 }
 
 /// How one version of control groups names its files.

@@ -18,9 +18,13 @@ mod encoders;
 mod factory;
 mod ggml;
 mod gguf;
+mod header;
+#[expect(unsafe_code, reason = "instructions of the processor, and threads that write one output together")]
 mod kernels;
 mod layers;
 mod llama;
+#[expect(unsafe_code, reason = "a mapped file is memory that others could change")]
+mod mapped;
 #[doc(hidden)]
 pub mod measure;
 mod mistral;

@@ -11,8 +11,8 @@ use candlewick_engine::{
 use crate::batch::Batch;
 use crate::cache::KvCache;
 use crate::kernels::attention::HeadShape;
-use crate::kernels::pool::{Pool, share};
-use crate::kernels::rows::SharedOutput;
+use crate::kernels::pool::Pool;
+use crate::kernels::rows::map;
 use crate::layers::decoder::Decoder;
 use crate::sampler;
 
@@ -104,16 +104,11 @@ impl Shared {
                 return Err(StepError::Compute("the logits are not in main memory".into()));
             };
             let logits = storage.as_slice::<f32>().map_err(compute)?;
-            let mut answers: Vec<_> = wanted.iter().map(|_| None).collect();
-            let to = SharedOutput::new(&mut answers);
-            share(wanted.len(), 1, |range| {
-                for index in range {
-                    let logits = &logits[index * self.info.vocab_size..][..self.info.vocab_size];
-                    // SAFETY: each answer is written by the one thread that was given its index.
-                    unsafe { to.write(index, Some(answer(plan, logits, &wanted[index]))) };
-                }
+            let answers = map(wanted.len(), |index| {
+                let logits = &logits[index * self.info.vocab_size..][..self.info.vocab_size];
+                answer(plan, logits, &wanted[index])
             });
-            for (wanted, answer) in wanted.iter().zip(answers.into_iter().flatten()) {
+            for (wanted, answer) in wanted.iter().zip(answers) {
                 places[wanted.chunk].extend(answer.sampled);
                 outcome.prompt_scores[wanted.chunk].extend(answer.score.transpose()?);
             }

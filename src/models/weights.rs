@@ -8,23 +8,23 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use candlewick_engine::gguf::TensorType;
 use candlewick_engine::{DType, Kernels, LoadError, LoadOptions, ModelFile, ModelFiles};
 use half::{bf16, f16};
-use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 use crate::ggml;
 use crate::gguf::{self, RowOrder};
+use crate::header::names_are_unique;
 use crate::kernels::packed::pack::Packing;
 use crate::kernels::packed::{Kind, Packed};
 use crate::kernels::pages::Arena;
 use crate::kernels::pool::Pool;
+use crate::mapped::MappedFile;
 use crate::packing::{self, Matrix, Role, pack_matrices};
 
 /// The file of a checkpoint that is not sharded.
@@ -45,7 +45,7 @@ struct Shard {
 }
 
 enum Bytes {
-    Mapped(Mmap),
+    Mapped(MappedFile),
     Embedded(&'static [u8]),
     Made(Arc<[u8]>),
 }
@@ -91,11 +91,8 @@ impl Bytes {
 
     /// Takes the pages of a mapped file off this process; they stay in the system's cache.
     fn release(&self) {
-        #[cfg(unix)]
         if let Self::Mapped(map) = self {
-            // SAFETY: the mapping is read-only and of a file: a page that is read again is mapped again. A system that
-            // refuses the advice keeps the pages until the end of the load, and that is all.
-            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            map.release();
         }
     }
 
@@ -106,11 +103,7 @@ impl Bytes {
             ModelFile::Path(path) => {
                 let failed =
                     |error: std::io::Error| LoadError::Io { path: path.clone(), why: error.to_string() };
-                let file = File::open(path).map_err(failed)?;
-                // SAFETY: the mapping is read while the model loads and no longer. The files of a Hub cache are not
-                // rewritten in place; one that is truncated meanwhile by somebody else ends the process, as it would
-                // any program that maps files.
-                Ok(Self::Mapped(unsafe { Mmap::map(&file) }.map_err(failed)?))
+                Ok(Self::Mapped(MappedFile::open(path).map_err(failed)?))
             }
         }
     }
@@ -148,10 +141,12 @@ impl Checkpoint {
     fn add_shard(&mut self, name: &str, file: &ModelFile) -> Result<(), LoadError> {
         let bytes = Bytes::open(file)?;
         let slice = bytes.as_slice();
-        let parsed = SafeTensors::deserialize(slice).map_err(|error| LoadError::Corrupt {
+        let corrupt = |error: String| LoadError::Corrupt {
             file: name.into(),
             why: format!("not a whole safetensors file ({} bytes): {error}", slice.len()),
-        })?;
+        };
+        let parsed = SafeTensors::deserialize(slice).map_err(|error| corrupt(error.to_string()))?;
+        names_are_unique(slice).map_err(corrupt)?;
         for (tensor, view) in parsed.iter() {
             let start = view.data().as_ptr() as usize - slice.as_ptr() as usize;
             let entry = Entry {

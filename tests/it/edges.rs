@@ -61,3 +61,48 @@ fn panics_unwind_in_every_profile() {
     let manifest = std::fs::read_to_string(root.join("Cargo.toml")).expect("the root has a manifest");
     assert!(!manifest.contains("panic = \"abort\""), "supervision depends on unwinding");
 }
+
+/// Where `unsafe` is allowed, against the lint of the workspace.
+const UNSAFE_ROOMS: &[&str] =
+    &["src/lib.rs: mod allocator;", "src/models/lib.rs: mod kernels;", "src/models/lib.rs: mod mapped;"];
+
+#[test]
+fn only_kernels_mapped_files_and_the_allocator_are_exempt_from_the_lint_on_unsafe_code() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = std::fs::read_to_string(root.join("Cargo.toml")).expect("the root has a manifest");
+    let manifest: toml::Table = manifest.parse().expect("a manifest is TOML");
+    assert_eq!(manifest["workspace"]["lints"]["rust"]["unsafe_code"].as_str(), Some("deny"));
+    let mut exempt = Vec::new();
+    for folder in ["src", "actors", "tests", "benches"] {
+        find_exempt(&root.join(folder), root, &mut exempt);
+    }
+    exempt.sort();
+    assert_eq!(exempt, UNSAFE_ROOMS);
+    for (room, ..) in ROOMS {
+        let manifest = std::fs::read_to_string(root.join(room).join("Cargo.toml")).expect("a manifest");
+        assert!(
+            manifest.contains("[lints]\nworkspace = true"),
+            "{room} does not go by the lints of the workspace"
+        );
+    }
+}
+
+/// What follows each attribute that names the lint, with its file.
+fn find_exempt(folder: &Path, root: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() {
+            find_exempt(&path, root, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).expect("it is text");
+            let mut lines = text.lines();
+            while let Some(line) = lines.next() {
+                // Not this file's own words.
+                if line.trim_start().starts_with("#[") && line.contains("(unsafe_code") {
+                    let name = path.strip_prefix(root).expect("it is below it").display();
+                    found.push(format!("{name}: {}", lines.next().unwrap_or_default()));
+                }
+            }
+        }
+    }
+}

@@ -12,8 +12,8 @@ use super::encoder::Encoder;
 use super::head::Classifier;
 use super::sentence::{Sentence, Wish};
 use crate::cache::KvCache;
-use crate::kernels::pool::{Pool, share};
-use crate::kernels::rows::SharedOutput;
+use crate::kernels::pool::Pool;
+use crate::kernels::rows::map;
 use crate::layers::slice::contiguous;
 
 /// The weights of an encoder, with the threads that its passes run on.
@@ -107,16 +107,11 @@ impl Shared {
         };
         let states = contiguous::<f32>(storage, at).map_err(compute)?;
         let hidden = self.config.hidden_size;
-        let mut answers: Vec<_> = plan.texts.iter().map(|_| None).collect();
-        let to = SharedOutput::new(&mut answers);
-        let answer = |index: usize| {
+        let answers = map(plan.texts.len(), |index| {
             let rows = &batch.texts[index];
-            let answer = self.answer(&plan.texts[index], &states[rows.start * hidden..rows.end * hidden]);
-            // SAFETY: each answer is written by the one thread that was given its index.
-            unsafe { to.write(index, Some(answer)) };
-        };
-        share(plan.texts.len(), 1, |range| range.for_each(answer));
-        answers.into_iter().flatten().collect()
+            self.answer(&plan.texts[index], &states[rows.start * hidden..rows.end * hidden])
+        });
+        answers.into_iter().collect()
     }
 
     /// What is made of a text's `(tokens, hidden)`.

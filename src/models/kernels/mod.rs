@@ -8,6 +8,8 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod dot;
 pub(crate) mod exp;
+pub(crate) mod instructions;
+pub(crate) mod kv;
 pub(crate) mod lanes;
 pub(crate) mod layer_norm;
 pub(crate) mod level;

@@ -5,10 +5,10 @@
 
 use super::attention::{HeadShape, Segment};
 use super::dot::sum_of_squares;
+use super::kv::KvWriter;
 use super::packed::Norm;
 use super::pool::share;
 use super::rows::SharedOutput;
-use crate::cache::KvWriter;
 
 /// Elements that are worth a task.
 const TASK_ELEMENTS: usize = 8 * 1024;

@@ -26,6 +26,19 @@ pub(crate) fn for_each_row(out: &mut [f32], width: usize, fill: impl Fn(usize, &
     }
 }
 
+/// What `of` makes of each index below `len`, each on one thread.
+pub(crate) fn map<T: Send>(len: usize, of: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let mut made: Vec<_> = (0..len).map(|_| None).collect();
+    let to = SharedOutput::new(&mut made);
+    share(len, 1, |range| {
+        for index in range {
+            // SAFETY: each place is written by the one thread that was given its index.
+            unsafe { to.write(index, Some(of(index))) };
+        }
+    });
+    made.into_iter().map(|made| made.expect("every index was given to a thread")).collect()
+}
+
 /// An output that several threads fill at once, each its own places: columns of a row-major matrix do not make
 /// disjoint slices, so the borrow checker cannot see that they are disjoint.
 pub(crate) struct SharedOutput<'a, T = f32> {
