@@ -74,8 +74,12 @@ pub struct ServerSettings {
     pub echo_revision: bool,
     /// `/metrics` needs no key.
     pub metrics_public: bool,
+    /// How long the head of a request may take.
+    pub header_timeout: Duration,
     /// How long a request's body may stand still.
     pub body_timeout: Duration,
+    /// Bytes of a body that must have come for each second beyond that; 0 asks for none.
+    pub min_body_rate: u64,
     /// Time that requests in flight have to finish when the server stops.
     pub drain_timeout: Duration,
 }

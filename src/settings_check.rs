@@ -21,6 +21,9 @@ use crate::settings_raw::{
 };
 use crate::settings_units::{AUTO, Reasoning, Span, SpeculationMode, WeightType};
 
+/// Least time for the head of a request: HTTP counts it in steps of half a second.
+const HEADER_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
 /// Reads all layers and checks what they say together.
 pub fn load(sources: &Sources) -> Result<(Settings, Layered), SettingsError> {
     let (layered, problems) = Layered::read_all(sources);
@@ -144,6 +147,13 @@ impl Check<'_> {
                 );
             }
         }
+        if raw.header_timeout.0 < HEADER_TIMEOUT_MIN {
+            let least = Span(HEADER_TIMEOUT_MIN);
+            self.refuse(
+                "server.header_timeout",
+                format!("{} is too short; {least} is the least", raw.header_timeout),
+            );
+        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         ServerSettings {
             host: raw.host.trim().into(),
@@ -166,7 +176,9 @@ impl Check<'_> {
             strict_fields: raw.strict_fields,
             echo_revision: raw.echo_revision,
             metrics_public: raw.metrics_public,
+            header_timeout: raw.header_timeout.0,
             body_timeout: raw.body_timeout.0,
+            min_body_rate: raw.min_body_rate.0,
             drain_timeout: raw.drain_timeout.0,
         }
     }
@@ -349,6 +361,18 @@ impl Check<'_> {
         (mode == SpeculationMode::Ngram).then_some(limits)
     }
 
+    /// Addresses are logged and shown; a password in one would be too.
+    fn no_credentials(&mut self, key: &str, address: &str, instead: &str) {
+        let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        if authority.contains('@') {
+            let why = format!(
+                "there is a user or a password in the address, which would be seen in logs; use {instead}"
+            );
+            self.refuse(key, why);
+        }
+    }
+
     fn hub(&mut self, raw: RawHub, paths: &Paths<'_>, env: &BTreeMap<String, String>) -> HubOverrides {
         let some = |text: String| (!text.is_empty()).then_some(text);
         if !raw.endpoint.is_empty()
@@ -360,6 +384,8 @@ impl Check<'_> {
                 format!("`{}` is no address; it begins with `https://`", raw.endpoint),
             );
         }
+        let theirs = env.get("HF_ENDPOINT").filter(|_| raw.endpoint.is_empty());
+        self.no_credentials("hub.endpoint", theirs.unwrap_or(&raw.endpoint), "HF_TOKEN");
         HubOverrides {
             cache_dir: some(raw.cache_dir).map(|folder| paths.absolute(&folder)),
             endpoint: some(raw.endpoint),
@@ -394,6 +420,11 @@ impl Check<'_> {
             let why = format!("`{endpoint}` is no address; one is written like `http://localhost:4317`");
             self.refuse("telemetry.otlp_endpoint", why);
         }
+        self.no_credentials(
+            "telemetry.otlp_endpoint",
+            endpoint,
+            "an `authorization` among `telemetry.otlp_headers`",
+        );
         Some(TelemetrySettings {
             endpoint: endpoint.into(),
             protocol: raw.otlp_protocol,

@@ -71,8 +71,12 @@ pub struct RawServer {
     pub echo_revision: bool,
     /// `/metrics` needs no key.
     pub metrics_public: bool,
+    /// How long the head of a request may take.
+    pub header_timeout: Span,
     /// How long a body may stand still.
     pub body_timeout: Span,
+    /// Bytes of a body that must come in each second.
+    pub min_body_rate: ByteSize,
     /// Time that requests in flight have to finish when the server stops.
     pub drain_timeout: Span,
 }
@@ -96,7 +100,9 @@ impl Default for RawServer {
             strict_fields: false,
             echo_revision: false,
             metrics_public: false,
+            header_timeout: Span(Duration::from_secs(10)),
             body_timeout: Span(Duration::from_secs(30)),
+            min_body_rate: ByteSize(4096),
             drain_timeout: Span(Duration::from_secs(30)),
         }
     }

@@ -199,6 +199,22 @@ fn other_tools_names_of_quantisations_mean_the_nearest_of_ours_and_are_explained
 }
 
 #[test]
+fn a_password_in_an_address_is_refused_without_being_shown() {
+    for (file, env) in [
+        ("[hub]\nendpoint = \"https://me:hunter2@hub.example/\"\n", vec![]),
+        ("", vec![("HF_ENDPOINT", "https://hunter2@hub.example")]),
+        ("[telemetry]\notlp_endpoint = \"http://me:hunter2@collector:4317\"\n", vec![]),
+        ("", vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:hunter2@collector:4317?a=b")]),
+    ] {
+        refused(file, &env, &[], &["there is a user or a password in the address"]);
+        let sources = sources(file, &env, &[]);
+        let error = Settings::load(&sources).expect_err("it is refused").to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    refused("[server]\nheader_timeout = \"10ms\"\n", &[], &[], &["10ms is too short; 1s is the least"]);
+}
+
+#[test]
 fn everything_wrong_is_told_at_once() {
     refused(
         "[server]\nprot = 1\n[engine]\nthreds = 2\n",

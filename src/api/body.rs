@@ -11,12 +11,12 @@ use bytes::{Bytes, BytesMut};
 use candlewick_protocol::{ErrorKind, clipped, quoted};
 use futures::StreamExt;
 use serde_json::{Map, Value};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-use crate::ApiState;
 use crate::error::ApiError;
 use crate::from_wire::describe;
 use crate::wire::error::Fault;
+use crate::{ApiSettings, ApiState};
 
 /// A JSON object.
 pub struct JsonBody(pub Map<String, Value>);
@@ -27,13 +27,13 @@ impl FromRequest for JsonBody {
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let state = request.app_data::<web::Data<ApiState>>().expect("the app is made with its state");
-        let (limit, patience) = (state.settings().body_limit_bytes, state.settings().body_timeout);
+        let settings = state.settings();
         let request = request.clone();
         let payload = payload.take();
         Box::pin(async move {
             check_content_type(&request)?;
             check_content_encoding(&request)?;
-            parse(&read(&request, payload, limit, patience).await?).map(Self)
+            parse(&read(&request, payload, &settings).await?).map(Self)
         })
     }
 }
@@ -61,13 +61,14 @@ fn check_content_encoding(request: &HttpRequest) -> Result<(), ApiError> {
     Err(ApiError::new(Fault::ContentEncoding, message))
 }
 
-/// Reads the body, of which something must come within each `patience`.
+/// Reads the body, of which something must come within each `body_timeout`, and all of it at `min_body_rate` or faster but
+/// for as long as that.
 async fn read(
     request: &HttpRequest,
     mut payload: Payload,
-    limit: usize,
-    patience: Duration,
+    settings: &ApiSettings,
 ) -> Result<Bytes, ApiError> {
+    let limit = settings.body_limit_bytes;
     let too_large = || {
         ApiError::new(Fault::PayloadTooLarge, format!("the body is larger than the limit of {limit} bytes"))
     };
@@ -76,7 +77,10 @@ async fn read(
         return Err(too_large());
     }
     let mut body = BytesMut::new();
-    while let Some(chunk) = timeout(patience, payload.next()).await.map_err(|_| stalled(patience))? {
+    let began = Instant::now();
+    loop {
+        let in_time = timeout_at(read_by(began, body.len(), settings), payload.next()).await;
+        let Some(chunk) = in_time.map_err(|_| too_slow(began, body.len(), settings))? else { break };
         let chunk = chunk.map_err(|error| broken(request, &error))?;
         if body.len() + chunk.len() > limit {
             return Err(too_large());
@@ -86,8 +90,23 @@ async fn read(
     Ok(body.freeze())
 }
 
-fn stalled(patience: Duration) -> ApiError {
-    let message = format!("no more of the body came for {patience:?}; send it without pausing");
+/// When more must have come of a body that began then and of which so much is here.
+fn read_by(began: Instant, num_bytes: usize, settings: &ApiSettings) -> Instant {
+    let patience = settings.body_timeout;
+    let next = Instant::now() + patience;
+    match settings.min_body_rate {
+        0 => next,
+        rate => next.min(began + patience + Duration::from_secs_f64(num_bytes as f64 / rate as f64)),
+    }
+}
+
+fn too_slow(began: Instant, num_bytes: usize, settings: &ApiSettings) -> ApiError {
+    let (patience, rate) = (settings.body_timeout, settings.min_body_rate);
+    let message = format!(
+        "the body comes too slowly, {num_bytes} bytes in {:.1?}: it may not stand still for {patience:?}, and from then on \
+         {rate} bytes must have come for each second",
+        began.elapsed()
+    );
     ApiError::new(Fault::BodyTimeout, message)
 }
 

@@ -3,6 +3,9 @@
 //! actix notices a closed connection only when it writes: not while a handler computes, nor while a stream is idle. So
 //! each connection's socket is watched through a second descriptor for the end of what the client sends; half-closed
 //! counts as gone. What is seen cancels the connection's token.
+//!
+//! The same watch closes a connection on which no request begins for long ([`idle`](crate::idle)): actix has a limit on
+//! the time that the first head of a connection takes, and none on that of the next.
 
 use std::any::Any;
 use std::net::Shutdown;
@@ -18,6 +21,7 @@ use tokio::io::Interest;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::error::ApiError;
+use crate::idle::Requests;
 use crate::wire::error::Fault;
 
 /// What a connection carries with it.
@@ -33,8 +37,8 @@ struct Connection {
     _watched: DropGuard,
 }
 
-/// Watches a new connection. For `HttpServer::on_connect`.
-pub fn watch(io: &dyn Any, data: &mut Extensions) {
+/// Watches a new connection, which may be idle for so long. For `HttpServer::on_connect`.
+pub fn watch(io: &dyn Any, data: &mut Extensions, idle_timeout: Duration) {
     let Some(stream) = io.downcast_ref::<TcpStream>() else {
         tracing::debug!(
             "not a TCP connection: a client that leaves is noticed when the next frame is written"
@@ -54,13 +58,17 @@ pub fn watch(io: &dyn Any, data: &mut Extensions) {
     let watched = done.clone().drop_guard();
     let hang_up = CancellationToken::new();
     let (seen, asked, over) = (gone.clone(), hang_up.clone(), done.clone());
+    let requests = Requests::default();
+    let idle = requests.idle_for(idle_timeout);
     actix_web::rt::spawn(async move {
         tokio::select! {
             () = over.cancelled() => {}
             () = read_closed(&socket) => seen.cancel(),
             () = asked.cancelled() => close_read(socket),
+            () = idle => close_read(socket),
         }
     });
+    data.insert(requests);
     data.insert(Connection { gone, hang_up, done, _watched: watched });
 }
 

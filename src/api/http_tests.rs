@@ -221,6 +221,80 @@ async fn a_body_that_stands_still_is_told_so_and_its_connection_closed() {
     front.stop().await;
 }
 
+/// Sends something, and then a byte for ever, faster than anything that stands still is given up; answers what came back
+/// until the server closed the connection.
+async fn drip(front: &Front, begin: &str, byte: &[u8]) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let stream = tokio::net::TcpStream::connect(front.address).await.expect("the server listens");
+    let (mut read, mut write) = stream.into_split();
+    write.write_all(begin.as_bytes()).await.expect("it can be sent");
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    let mut answer = Vec::new();
+    let closed = async {
+        // A connection that is closed while bytes are under way is reset.
+        let _ = read.read_to_end(&mut answer).await;
+    };
+    let dripping = async {
+        while write.write_all(byte).await.is_ok() {
+            ticks.tick().await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let until_closed = async {
+        tokio::select! {
+            () = closed => {}
+            () = dripping => {}
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), until_closed).await.expect("the server closes it");
+    String::from_utf8(answer).expect("answers are UTF-8")
+}
+
+#[actix_web::test]
+async fn a_head_that_comes_byte_by_byte_is_cut_off() {
+    // actix counts time in steps of half a second.
+    let settings = ApiSettings { header_timeout: Duration::from_secs(1), ..ApiSettings::default() };
+    let front = Front::start(Arc::new(Scripted::saying(hello())), settings);
+    let answer = drip(&front, "GET /health HTTP/1.1\r\nx-slow: ", b"a").await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    // Neither may the second request of a connection take longer.
+    let first = "GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
+    let answer = drip(&front, &format!("{first}GET /health HTTP/1.1\r\nx-slow: "), b"a").await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.matches("HTTP/1.1").count() <= 2, "{answer}");
+    // Nor may a connection say nothing at all.
+    assert!(drip(&front, "", b"").await.starts_with("HTTP/1.1 408 "));
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn a_body_that_drips_in_is_cut_off() {
+    let settings = ApiSettings { body_timeout: Duration::from_millis(100), ..ApiSettings::default() };
+    let front = Front::start(Arc::new(Scripted::saying(hello())), settings);
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    let counted = drip(&front, &format!("{head}content-length: 100000\r\n\r\n{{"), b" ").await;
+    let chunked =
+        drip(&front, &format!("{head}transfer-encoding: chunked\r\n\r\n1\r\n{{\r\n"), b"1\r\n \r\n").await;
+    for answer in [counted, chunked] {
+        let answer = Answer::parse(&answer);
+        assert_error(&answer, 408, "request_timeout", Value::Null);
+        let error = answer.json();
+        let message = error["error"]["message"].as_str().expect("a message");
+        assert!(message.contains("comes too slowly") && message.contains("4096 bytes"), "{message}");
+    }
+    // One that is sent at a good pace may take longer than that.
+    let quick = ApiSettings {
+        min_body_rate: 10,
+        ..ApiSettings { body_timeout: Duration::from_millis(100), ..ApiSettings::default() }
+    };
+    let quick = Front::start(Arc::new(Scripted::saying(hello())), quick);
+    let body = format!("{}\r\n\r\n", "content-length: 40");
+    let answer = drip(&quick, &format!("{head}{body}{{"), b" ").await;
+    assert!(!answer.contains("too slowly"), "{answer}");
+    front.stop().await;
+    quick.stop().await;
+}
+
 #[actix_web::test]
 async fn long_names_and_paths_are_not_sent_back() {
     let front = front();

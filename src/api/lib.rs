@@ -19,6 +19,7 @@ mod fail;
 mod from_wire;
 mod generation;
 mod health;
+mod idle;
 mod live;
 mod load;
 mod models;
@@ -47,6 +48,7 @@ mod whole_and_streamed_tests;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::dev::Server;
 use actix_web::middleware::{NormalizePath, from_fn};
@@ -63,6 +65,9 @@ use crate::auth::KeyRing;
 use crate::backend::Backend;
 use crate::cors::CrossOrigin;
 use crate::error::ApiError;
+
+/// How long a connection is kept for a next request after an answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// What every handler is given.
 struct ApiState {
@@ -115,9 +120,10 @@ fn serve(
     workers: usize,
 ) -> io::Result<Server> {
     let failpoints = live.failpoints().clone();
+    let header_timeout = live.settings().header_timeout;
     let state = web::Data::new(ApiState::new(backend, live.clone()));
     let server = HttpServer::new(move || {
-        // The last layer is met first: a path loses its `/`, the request gets its id, CORS answers pre-flights, a body
+        // The last layer is met first: the connection is seen to be in use, a path loses its `/`, the request gets its id, CORS answers pre-flights, a body
         // is watched, and only then is a key asked for.
         App::new()
             .app_data(state.clone())
@@ -127,8 +133,13 @@ fn serve(
             .wrap(CrossOrigin::new(live.clone()))
             .wrap(from_fn(request_id::attach))
             .wrap(NormalizePath::trim())
+            .wrap(from_fn(idle::guard))
             .configure(routes::configure)
             .configure(|config| fail::configure(config, &failpoints))
     });
-    Ok(server.on_connect(disconnect::watch).workers(workers).disable_signals().listen(listener)?.run())
+    // Idle, and then as slow as the first head may be.
+    let idle_timeout = KEEP_ALIVE.saturating_add(header_timeout);
+    let server = server.keep_alive(KEEP_ALIVE).client_request_timeout(header_timeout);
+    let server = server.on_connect(move |io, data| disconnect::watch(io, data, idle_timeout));
+    Ok(server.workers(workers).disable_signals().listen(listener)?.run())
 }

@@ -52,8 +52,12 @@ pub struct ApiSettings {
     pub metrics_public: bool,
     /// Largest body of a request.
     pub body_limit_bytes: usize,
+    /// How long the head of a request may take. Read once, when the server starts.
+    pub header_timeout: Duration,
     /// How long a request's body may stand still before the client is told so, and its connection closed.
     pub body_timeout: Duration,
+    /// Bytes of a body that must have come for each second beyond that; 0 asks for none.
+    pub min_body_rate: u64,
     /// A stream with nothing to say sends a comment this often.
     pub keep_alive: Duration,
     /// How long a stream is held back in case its first event is a failure, which then gets its own HTTP status.
@@ -76,7 +80,9 @@ impl Default for ApiSettings {
             reasoning_fields: ReasoningFields::Both,
             metrics_public: false,
             body_limit_bytes: 32 << 20,
+            header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            min_body_rate: 4096,
             keep_alive: Duration::from_secs(1),
             stream_open_after: Duration::from_millis(200),
             max_logprobs: 20,
@@ -96,7 +102,9 @@ impl fmt::Debug for ApiSettings {
             .field("reasoning_fields", &self.reasoning_fields)
             .field("metrics_public", &self.metrics_public)
             .field("body_limit_bytes", &self.body_limit_bytes)
+            .field("header_timeout", &self.header_timeout)
             .field("body_timeout", &self.body_timeout)
+            .field("min_body_rate", &self.min_body_rate)
             .field("keep_alive", &self.keep_alive)
             .field("stream_open_after", &self.stream_open_after)
             .field("max_logprobs", &self.max_logprobs)
