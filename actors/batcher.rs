@@ -5,19 +5,22 @@
 //! failed nothing here can be trusted, and the batcher ends with [`BatcherCrash`]; it holds nothing that its requests could
 //! not admit again elsewhere.
 
+mod drafting;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use candlewick_engine::{
-    Branch, Model, News, Scheduler, SchedulerCounts, SchedulerLimits, Sequence, SequenceId, StepOutcome,
-    StepPlan,
+    Branch, Drafts, Model, News, Scheduler, SchedulerCounts, SchedulerLimits, Sequence, SequenceId,
+    StepOutcome, StepPlan,
 };
 use candlewick_protocol::{ActorRole, ErrorKind, FailPlace, Failpoints, Failure, RequestKey};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 use tokio::time::Instant as Moment;
 
+use self::drafting::Drafting;
 use crate::census::Presence;
 use crate::deadline::Deadline;
 use crate::loader::LoadedModel;
@@ -85,6 +88,8 @@ pub enum BatcherMsg {
         /// When.
         time: StepTime,
     },
+    /// The draft model has been asked: what it said, or nothing more from now on.
+    Drafted(Option<Drafts>),
     /// A step failed, or the model could not be started (then the plan is empty); the model is lost.
     StepFailed {
         /// What it was to do.
@@ -147,6 +152,7 @@ pub struct BatcherState {
     scheduler: Scheduler,
     /// `None` while it is started and while a step is in flight.
     model: Option<Box<dyn Model>>,
+    drafting: Drafting,
     stepper: Stepper,
     requests: HashMap<RequestKey, Admitted>,
     turns: Turns,
@@ -179,7 +185,7 @@ impl Actor for Batcher {
     ) -> Result<BatcherState, ActorProcessingErr> {
         let (settings, cache) = (tree.settings(), model.capacity.cache);
         let max_running = settings.max_running.max(1);
-        let scheduler = Scheduler::new(SchedulerLimits {
+        let mut scheduler = Scheduler::new(SchedulerLimits {
             max_running,
             max_step_tokens: settings.max_step_tokens.max(1),
             block_size: cache.block_size as usize,
@@ -188,6 +194,7 @@ impl Actor for Batcher {
             max_inter_token: settings.max_inter_token,
             speculation: settings.speculation,
         });
+        scheduler.set_drafting(model.draft.as_ref().is_some_and(|draft| draft.is_usable()));
         let (thread, at_work) = lost::worker(&metrics);
         let failpoints = tree.failpoints.of_model(&model.id);
         vitals.begin_start(thread, settings.hang_timeout);
@@ -202,6 +209,7 @@ impl Actor for Batcher {
         Ok(BatcherState {
             scheduler,
             model: None,
+            drafting: Drafting::Due,
             stepper,
             requests: HashMap::new(),
             turns: Turns::default(),
@@ -250,6 +258,7 @@ impl Actor for Batcher {
                 state.note_time(&plan, time);
                 state.finish_step(model, plan, outcome);
             }
+            BatcherMsg::Drafted(drafts) => state.take_drafts(drafts),
             BatcherMsg::StepFailed { plan, why } => {
                 return Err(Box::new(BatcherCrash { suspects: suspects(&plan), why }));
             }
@@ -344,9 +353,17 @@ impl BatcherState {
 
     /// Sends the model away with the next plan, if it is here and there is one.
     fn step_if_idle(&mut self) -> Result<(), StepperGone> {
+        if self.drafting == Drafting::InFlight {
+            return Ok(());
+        }
         let Some(mut model) = self.model.take() else { return Ok(()) };
         if std::mem::take(&mut self.must_drop_prefixes) {
             model.release(&self.scheduler.drop_prefixes());
+            self.stepper.forget_drafts()?;
+        }
+        if self.ask_draft_model()? {
+            self.model = Some(model);
+            return Ok(());
         }
         self.forget_late();
         let Some(plan) = self.plan() else {
@@ -357,10 +374,7 @@ impl BatcherState {
         self.tell_scheduled(&plan);
         let num_tokens = plan.num_tokens();
         self.metrics.engine.iteration_tokens.observe(num_tokens as f64);
-        let floor = self.tree.settings().hang_timeout;
-        let deadline =
-            self.step_times.lock().unwrap_or_else(PoisonError::into_inner).deadline(num_tokens, floor);
-        self.vitals.begin_step(suspects(&plan), deadline);
+        self.vitals.begin_step(suspects(&plan), self.step_deadline(num_tokens));
         self.stepper.step(model, plan)
     }
 
@@ -373,6 +387,12 @@ impl BatcherState {
         let late: Vec<RequestKey> =
             self.requests.iter().filter(|(_, admitted)| is_late(admitted)).map(|(&key, _)| key).collect();
         late.into_iter().for_each(|request| self.forget(request));
+    }
+
+    /// How long a step of so many tokens may take.
+    fn step_deadline(&self, num_tokens: usize) -> Duration {
+        let floor = self.tree.settings().hang_timeout;
+        self.step_times.lock().unwrap_or_else(PoisonError::into_inner).deadline(num_tokens, floor)
     }
 
     /// The next plan: everybody's, or in quarantine that of whose turn it is and who has something to compute.

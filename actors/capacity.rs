@@ -14,14 +14,16 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// As many blocks as the memory set aside holds, but not more than `max_running` contexts of full length could fill;
+    /// As many blocks as the memory set aside holds, a draft model's cache of the same shape beside them, but not more than `max_running` contexts of full length could fill;
     /// the context is what the model was made for, unless a setting says otherwise (it may also be longer: whoever sets it
     /// knows what the model does there) or the cache is smaller.
-    pub fn of(info: &ModelInfo, settings: &TreeSettings) -> Self {
+    pub fn of(info: &ModelInfo, draft: Option<&ModelInfo>, settings: &TreeSettings) -> Self {
         let block_size = settings.block_size.max(1);
         let wanted_len = settings.max_model_len.unwrap_or(info.max_position_embeddings);
         let affordable = settings.num_blocks.unwrap_or_else(|| {
-            let bytes_per_block = info.kv_bytes_per_token.max(1).saturating_mul(block_size as u64);
+            let of_draft = draft.map_or(0, |draft| draft.kv_bytes_per_token);
+            let bytes_per_token = info.kv_bytes_per_token.saturating_add(of_draft).max(1);
+            let bytes_per_block = bytes_per_token.saturating_mul(block_size as u64);
             usize::try_from(settings.kv_cache_bytes / bytes_per_block).unwrap_or(usize::MAX)
         });
         let useful = wanted_len.div_ceil(block_size).saturating_mul(settings.max_running.max(1));
@@ -57,7 +59,7 @@ mod tests {
     fn check(info: ModelInfo, change: impl FnOnce(&mut TreeSettings), num_blocks: u32, max_model_len: usize) {
         let mut settings = TreeSettings { block_size: 16, max_running: 4, ..settings_for_tests() };
         change(&mut settings);
-        let capacity = Capacity::of(&info, &settings);
+        let capacity = Capacity::of(&info, None, &settings);
         assert_eq!((capacity.cache.num_blocks, capacity.max_model_len), (num_blocks, max_model_len));
     }
 
@@ -77,6 +79,13 @@ mod tests {
     fn nobody_needs_more_than_all_contexts_full() {
         check(info(100, 1), |settings| settings.kv_cache_bytes = u64::MAX, 28, 100);
         check(info(100, 0), |settings| settings.max_model_len = Some(32), 8, 32);
+    }
+
+    #[test]
+    fn a_draft_model_has_its_share() {
+        let settings = TreeSettings { block_size: 16, kv_cache_bytes: 1600 * 300, ..settings_for_tests() };
+        let capacity = Capacity::of(&info(4096, 100), Some(&info(512, 50)), &settings);
+        assert_eq!((capacity.cache.num_blocks, capacity.max_model_len), (200, 3200));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod board;
 mod capacity;
 mod census;
 mod deadline;
+mod draft;
 mod gateway;
 mod generation;
 mod job_log;
@@ -113,6 +114,8 @@ pub struct TreeSettings {
     pub max_inter_token: Option<Duration>,
     /// How what sequences say next is guessed, if it is.
     pub speculation: Option<SpeculationLimits>,
+    /// Canonical id of a model → the smaller one that guesses for it, where anything is guessed.
+    pub drafts: BTreeMap<String, ModelRef>,
     /// Tokens in a block of the KV cache.
     pub block_size: usize,
     /// Bytes of KV cache per model.
@@ -163,6 +166,7 @@ fn settings_for_tests() -> TreeSettings {
         max_step_tokens: 64,
         max_inter_token: None,
         speculation: None,
+        drafts: BTreeMap::new(),
         block_size: 4,
         kv_cache_bytes: 1 << 20,
         num_blocks: None,

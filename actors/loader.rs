@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use candlewick_engine::text::TextProcessor;
+use candlewick_engine::text::{TextOptions, TextProcessor};
 use candlewick_engine::{LoadError, ModelFiles, Snapshot, Weights, files, gguf};
 use candlewick_protocol::{ActorRole, FailPlace, LoadStage, ModelRef, Progress, ProgressUnit};
 use futures::{StreamExt, TryStreamExt};
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::capacity::Capacity;
 use crate::census::Presence;
+use crate::draft::DraftModel;
 use crate::memory::{GiveBack, make_room, weight_bytes_at_least};
 use crate::model::ModelMsg;
 use crate::progress::Throttle;
@@ -58,6 +59,8 @@ pub struct LoadedModel {
     pub processor: Arc<TextProcessor>,
     /// Its weights, which outlive every batcher.
     pub weights: Arc<dyn Weights>,
+    /// The smaller model that guesses for it, if there is one.
+    pub draft: Option<Arc<DraftModel>>,
     /// What it can hold.
     pub capacity: Capacity,
     /// Commit of the snapshot, if it has one.
@@ -73,6 +76,7 @@ impl LoadedModel {
             id: self.id.clone(),
             processor: Arc::new(processor),
             weights: self.weights.clone(),
+            draft: self.draft.clone(),
             capacity: self.capacity,
             commit: self.commit.clone(),
             _give_back: GiveBack(self._give_back.0.clone()),
@@ -126,13 +130,65 @@ impl Actor for Loader {
     }
 }
 
-/// The stages in their order; each is told before it begins.
+/// A model whose files are here, and what it will take.
+struct Found {
+    files: ModelFiles,
+    processor: TextProcessor,
+    weight_bytes: u64,
+    commit: Option<String>,
+}
+
+/// The stages in their order; each is told before it begins. A draft model goes through them after its model, without which it
+/// is of no use, and its files and tensors are told as more of the same stages.
 async fn load(args: &LoaderArgs, myself: &ActorCell) -> Result<LoadedModel, LoadError> {
     let LoaderArgs { tree, model, .. } = args;
     let report = Report { attempt: args.attempt, supervisor: args.supervisor.clone() };
     let settings = tree.settings();
-    let failpoints = tree.failpoints.of_model(&model.canonical());
+    let text = tree.text_options(&model.canonical());
+    let found = find(args, model, &text, 0, &report, Some(myself)).await?;
+    let mut weight_bytes = found.weight_bytes;
+    let draft = match settings.drafts.get(&model.canonical()).filter(|_| settings.speculation.is_some()) {
+        None => None,
+        Some(draft) => {
+            let of_draft = find_draft(args, draft, &found, &report).await;
+            let of_draft = of_draft.map_err(|error| error.within(&format!("draft model '{draft}'")))?;
+            weight_bytes = weight_bytes.saturating_add(of_draft.weight_bytes);
+            Some((draft, of_draft))
+        }
+    };
+    make_room(tree, &args.registry, model, weight_bytes).await?;
 
+    let weights = read_weights(args, found.files, &report).await?;
+    let draft = match draft {
+        None => None,
+        Some((id, of_draft)) => {
+            let weights = read_weights(args, of_draft.files, &report).await?;
+            Some(Arc::new(DraftModel::new(id.canonical(), weights)))
+        }
+    };
+    let capacity = Capacity::of(weights.info(), draft.as_ref().map(|draft| draft.info()), &settings);
+    Ok(LoadedModel {
+        id: model.canonical(),
+        processor: Arc::new(found.processor),
+        weights,
+        draft,
+        capacity,
+        commit: found.commit,
+        _give_back: GiveBack(tree.memory.clone()),
+    })
+}
+
+/// Brings a model's files here, and refuses it if it cannot be, or would not fit beside `bytes_beside`. A failpoint strikes on the
+/// way, where there is somebody to be struck.
+async fn find(
+    args: &LoaderArgs,
+    model: &ModelRef,
+    text: &TextOptions,
+    bytes_beside: u64,
+    report: &Report,
+    myself: Option<&ActorCell>,
+) -> Result<Found, LoadError> {
+    let tree = &args.tree;
     report.stage(LoadStage::Processor);
     let source = tree.sources.iter().find(|source| source.serves(model)).ok_or_else(|| no_source(model))?;
     let snapshot = source.resolve(model).await?;
@@ -144,8 +200,8 @@ async fn load(args: &LoaderArgs, myself: &ActorCell) -> Result<LoadedModel, Load
         }
         // Tokenizer and config are in it, so that it has to be here first.
         let weights = files::weight_files(snapshot.files(), None, found.gguf.as_deref())?;
-        make_room_for_files(args, &*snapshot, &weights, true).await?;
-        fetch(&*snapshot, weights, &mut found, Some(&report)).await?;
+        make_room_for_files(args, &*snapshot, &weights, true, bytes_beside).await?;
+        fetch(&*snapshot, weights, &mut found, Some(report)).await?;
         found = blocking(move || gguf::unfold(&mut found).map(|()| found)).await?;
     } else {
         // The processor also reads the ids of special tokens in the configs, which are small.
@@ -153,11 +209,12 @@ async fn load(args: &LoaderArgs, myself: &ActorCell) -> Result<LoadedModel, Load
             [files::processor_files(snapshot.files()), files::config_files(snapshot.files())].concat();
         fetch(&*snapshot, small, &mut found, None).await?;
     }
-    strike(&failpoints, FailPlace::Loader, myself)
-        .await
-        .map_err(|error| LoadError::Internal(error.to_string()))?;
-    let text = tree.text_options(&model.canonical());
-    let from = found.clone();
+    if let Some(myself) = myself {
+        let failpoints = tree.failpoints.of_model(&model.canonical());
+        let struck = strike(&failpoints, FailPlace::Loader, myself).await;
+        struck.map_err(|error| LoadError::Internal(error.to_string()))?;
+    }
+    let (from, text) = (found.clone(), text.clone());
     let give_back = GiveBack(tree.memory.clone());
     // What reading a vocabulary took for a moment is given back before weights take more.
     let processor = blocking(move || TextProcessor::load(&from, &text).inspect(|_| drop(give_back))).await?;
@@ -170,20 +227,46 @@ async fn load(args: &LoaderArgs, myself: &ActorCell) -> Result<LoadedModel, Load
 
     if found.gguf.is_none() {
         let weights = weight_files(&*snapshot, &mut found).await?;
-        make_room_for_files(args, &*snapshot, &weights, false).await?;
-        fetch(&*snapshot, weights, &mut found, Some(&report)).await?;
+        make_room_for_files(args, &*snapshot, &weights, false, bytes_beside).await?;
+        fetch(&*snapshot, weights, &mut found, Some(report)).await?;
     }
 
-    let (factory, options) = (tree.factory.clone(), settings.load.clone());
-    let (weigher, headers, as_what) = (factory.clone(), found.clone(), options.clone());
-    let weight_bytes = blocking(move || weigher.weight_bytes(&headers, &as_what)).await?;
-    make_room(tree, &args.registry, model, weight_bytes).await?;
+    let (weigher, headers, options) = (tree.factory.clone(), found.clone(), tree.settings().load.clone());
+    let weight_bytes = blocking(move || weigher.weight_bytes(&headers, &options)).await?;
+    let commit = snapshot.commit().map(Into::into);
+    Ok(Found { files: found, processor, weight_bytes, commit })
+}
 
+/// A draft model must say the same by the same token ids.
+async fn find_draft(
+    args: &LoaderArgs,
+    draft: &ModelRef,
+    model: &Found,
+    report: &Report,
+) -> Result<Found, LoadError> {
+    let found = find(args, draft, &TextOptions::default(), model.weight_bytes, report, None).await?;
+    match model.processor.vocabulary_difference(&found.processor) {
+        None => Ok(found),
+        Some(difference) => Err(LoadError::Unsupported(format!(
+            "it has another vocabulary than '{}': {difference}; a draft model has the tokenizer of the model that it guesses for",
+            args.model
+        ))),
+    }
+}
+
+/// Reads weights into memory.
+async fn read_weights(
+    args: &LoaderArgs,
+    files: ModelFiles,
+    report: &Report,
+) -> Result<Arc<dyn Weights>, LoadError> {
+    let (factory, options, report) =
+        (args.tree.factory.clone(), args.tree.settings().load.clone(), report.clone());
     let stop = StopOnDrop::default();
     let stopped = stop.0.clone();
     let mut throttle = Throttle::default();
-    let weights = blocking(move || {
-        factory.load(&found, &options, &mut |current, total| {
+    blocking(move || {
+        factory.load(&files, &options, &mut |current, total| {
             let progress = Progress { current, total: Some(total), unit: ProgressUnit::Tensors };
             // Before the first tensor nothing has come of the stage yet.
             if current > 0 && throttle.passes(Instant::now(), progress) {
@@ -192,18 +275,7 @@ async fn load(args: &LoaderArgs, myself: &ActorCell) -> Result<LoadedModel, Load
             !stopped.load(Ordering::Relaxed)
         })
     })
-    .await?;
-
-    let capacity = Capacity::of(weights.info(), &settings);
-    let commit = snapshot.commit().map(Into::into);
-    Ok(LoadedModel {
-        id: model.canonical(),
-        processor: Arc::new(processor),
-        weights,
-        capacity,
-        commit,
-        _give_back: GiveBack(tree.memory.clone()),
-    })
+    .await
 }
 
 /// Makes room for weights that may still be elsewhere, by the sizes of their files: what cannot fit is not downloaded.
@@ -212,11 +284,12 @@ async fn make_room_for_files(
     snapshot: &dyn Snapshot,
     weights: &[String],
     is_gguf: bool,
+    bytes_beside: u64,
 ) -> Result<(), LoadError> {
     let files = snapshot.files().iter().filter(|file| weights.contains(&file.name));
     let stored_bytes = files.filter_map(|file| file.size).sum();
     let weight_bytes = weight_bytes_at_least(stored_bytes, is_gguf, &args.tree.settings().load);
-    make_room(&args.tree, &args.registry, &args.model, weight_bytes).await
+    make_room(&args.tree, &args.registry, &args.model, weight_bytes.saturating_add(bytes_beside)).await
 }
 
 fn no_source(model: &ModelRef) -> LoadError {
@@ -302,6 +375,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Tells the supervisor how far the load is.
+#[derive(Clone)]
 struct Report {
     attempt: u64,
     supervisor: ActorRef<ModelMsg>,

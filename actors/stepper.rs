@@ -11,20 +11,25 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Instant;
 
-use candlewick_engine::{Model, StepError, StepPlan, grammar};
+use candlewick_engine::{DraftAsk, Model, StepError, StepPlan, grammar};
 use candlewick_protocol::{FailPlace, Failpoints, Killed};
 use ractor::ActorRef;
 
 use crate::batcher::BatcherMsg;
 use crate::census::Presence;
+use crate::draft::Guesser;
 use crate::loader::LoadedModel;
 use crate::lost::AtWork;
 use crate::tree::tell;
 
-/// A model and what it is to do.
-struct StepJob {
-    model: Box<dyn Model>,
-    plan: StepPlan,
+/// What the thread is to do.
+enum Job {
+    /// A step.
+    Step { model: Box<dyn Model>, plan: StepPlan },
+    /// Guesses of the draft model, which lives here.
+    Draft { asks: Vec<DraftAsk>, num_tokens_max: usize },
+    /// The draft model's texts are not kept.
+    ForgetDrafts,
 }
 
 /// When the model computed a step.
@@ -38,7 +43,7 @@ pub struct StepTime {
 
 /// The batcher's end of the thread.
 pub struct Stepper {
-    jobs: mpsc::SyncSender<StepJob>,
+    jobs: mpsc::SyncSender<Job>,
 }
 
 /// What a stepper is made of.
@@ -69,7 +74,7 @@ impl Drop for LastWord {
 impl Stepper {
     /// Starts the thread, which first makes the model (that may take memory, and may panic) and sends it home.
     pub fn spawn(args: StepperArgs) -> std::io::Result<Self> {
-        // One job: a second cannot be there, since the model is in the first.
+        // One job: the next comes when this one is home, but for what is forgotten in between.
         let (jobs, inbox) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name(format!("stepper {}", args.model.id));
         thread.spawn(move || {
@@ -80,10 +85,20 @@ impl Stepper {
                 Ok(model) => tell(&home, BatcherMsg::ModelStarted(model)),
                 Err(why) => tell(&home, BatcherMsg::StepFailed { plan: StepPlan::default(), why }),
             }
+            let mut guesser = Guesser::start(&model);
             // The weights are the supervisor's to keep; what the model needs of them it holds itself.
             drop(model);
             for job in inbox {
-                tell(&home, run(job, &failpoints));
+                match job {
+                    Job::Step { model, plan } => tell(&home, run(model, plan, &failpoints)),
+                    Job::Draft { asks, num_tokens_max } => {
+                        let guess = |guesser: Guesser| guesser.guess(&asks, num_tokens_max);
+                        let drafts;
+                        (guesser, drafts) = guesser.map_or((None, None), guess);
+                        tell(&home, BatcherMsg::Drafted(drafts));
+                    }
+                    Job::ForgetDrafts => guesser.iter_mut().for_each(Guesser::forget),
+                }
             }
             last_word.0 = None;
         })?;
@@ -96,7 +111,27 @@ impl Stepper {
     /// If the thread is gone, which it never is while this handle lives unless something broke that should not; the model
     /// is lost with it.
     pub fn step(&self, model: Box<dyn Model>, plan: StepPlan) -> Result<(), StepperGone> {
-        self.jobs.send(StepJob { model, plan }).map_err(|_| StepperGone)
+        self.send(Job::Step { model, plan })
+    }
+
+    /// Asks the draft model. The answer comes home in `Drafted`.
+    ///
+    /// # Errors
+    /// As `step`.
+    pub fn draft(&self, asks: Vec<DraftAsk>, num_tokens_max: usize) -> Result<(), StepperGone> {
+        self.send(Job::Draft { asks, num_tokens_max })
+    }
+
+    /// The draft model forgets its texts. Only while nothing else is to be done.
+    ///
+    /// # Errors
+    /// As `step`.
+    pub fn forget_drafts(&self) -> Result<(), StepperGone> {
+        self.send(Job::ForgetDrafts)
+    }
+
+    fn send(&self, job: Job) -> Result<(), StepperGone> {
+        self.jobs.send(job).map_err(|_| StepperGone)
     }
 }
 
@@ -105,7 +140,7 @@ impl Stepper {
 #[error("the stepper's thread is gone")]
 pub struct StepperGone;
 
-fn run(StepJob { mut model, plan }: StepJob, failpoints: &Failpoints) -> BatcherMsg {
+fn run(mut model: Box<dyn Model>, plan: StepPlan, failpoints: &Failpoints) -> BatcherMsg {
     let began = Instant::now();
     grammar::begin_masks(&plan);
     let step = survive(|| {
@@ -128,7 +163,7 @@ fn run(StepJob { mut model, plan }: StepJob, failpoints: &Failpoints) -> Batcher
 
 /// Runs what may fail or panic; either way the answer is a text. The state it leaves behind is dropped, so nothing that is
 /// half changed is seen again.
-fn survive<T>(work: impl FnOnce() -> Result<T, StepError>) -> Result<T, String> {
+pub fn survive<T>(work: impl FnOnce() -> Result<T, StepError>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.to_string()),

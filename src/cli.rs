@@ -272,6 +272,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TOKENS", help_heading = "Engine")]
     pub max_draft_tokens: Option<String>,
 
+    /// A smaller model of the same tokenizer that guesses for MODEL, where that is faster
+    #[arg(long, value_name = "ID", help_heading = "Engine")]
+    pub draft_model: Option<String>,
+
     /// Share of free memory for the KV cache, between 0 and 1 [default: 0.3]
     #[arg(long, value_name = "SHARE", help_heading = "Engine")]
     pub cb_max_memory_percent: Option<String>,
@@ -412,6 +416,7 @@ impl ServeArgs {
             text("max-inter-token", &self.max_inter_token),
             text("speculation", &self.speculation),
             text("max-draft-tokens", &self.max_draft_tokens),
+            text("draft-model", &self.draft_model),
             text("cb-max-memory-percent", &self.cb_max_memory_percent),
         ];
         let texts = texts.into_iter().flatten();
@@ -527,7 +532,7 @@ mod tests {
              --cb-block-size 3 --cb-max-batch-tokens 2 --cb-max-memory-percent 0.5 --cache-dir c --log-level debug \
              --log-format json --api-key-file k.txt --allowed-origins http://a,https://b:8 --reasoning-field reasoning \
              --tool-call-parser hermes --max-logprobs -1 --trust-request-chat-template \
-             --strict-fields --no-store --data-dir d --max-inter-token 50ms --speculation off --max-draft-tokens 3",
+             --strict-fields --no-store --data-dir d --max-inter-token 50ms --speculation off --max-draft-tokens 3 --draft-model org/s",
         );
         let settings =
             Settings::load(&Sources { flags: args.flags(), ..Sources::default() }).expect("all good");
@@ -543,6 +548,7 @@ mod tests {
         assert_eq!(settings.engine.request_timeout, Some(Duration::from_secs(90)));
         assert_eq!(settings.server.max_logprobs, u32::MAX, "no limit");
         assert!(settings.server.strict_fields && settings.server.trust_request_chat_template);
+        assert_eq!(settings.engine.drafts.keys().collect::<Vec<_>>(), ["org/m@main"]);
         assert_ne!(settings.engine.kv_cache, defaults.engine.kv_cache);
         let unset = [args.cb_num_blocks.is_none()].into_iter().filter(|unset| *unset).count();
         assert_eq!(args.flags().len() + unset, SHORT_NAMES.len(), "each short name is a flag");

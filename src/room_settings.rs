@@ -102,6 +102,7 @@ pub fn tree_settings(settings: &Settings, available_bytes: u64) -> Result<TreeSe
         max_step_tokens: engine.max_step_tokens,
         max_inter_token: engine.max_inter_token,
         speculation: engine.speculation,
+        drafts: engine.drafts.clone(),
         block_size: engine.block_size,
         kv_cache_bytes,
         num_blocks,

@@ -141,6 +141,8 @@ pub struct EngineSettings {
     pub max_inter_token: Option<Duration>,
     /// How what a sequence says next is guessed, if it is.
     pub speculation: Option<SpeculationLimits>,
+    /// Canonical id of a model → the smaller one that guesses for it.
+    pub drafts: BTreeMap<String, ModelRef>,
     /// Memory for the KV cache of one model.
     pub kv_cache: KvCacheSize,
     /// What the KV cache keeps of keys and values.

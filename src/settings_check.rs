@@ -31,10 +31,11 @@ pub fn load(sources: &Sources) -> Result<(Settings, Layered), SettingsError> {
     let paths =
         Paths { working_dir: &sources.working_dir, home: sources.env.get("HOME").map(String::as_str) };
     let RawSettings { server, models, engine, speculation, hub, store, log, telemetry } = layered.raw.clone();
+    let models = check.models(models, &paths);
     let settings = Settings {
         server: check.server(server, &paths),
-        models: check.models(models, &paths),
-        engine: check.engine(engine, speculation),
+        engine: check.engine(engine, speculation, models.pinned.as_ref()),
+        models,
         hub: check.hub(hub, &paths, &sources.env),
         store: store_settings(store, &paths, &sources.env),
         log: check.log(log),
@@ -271,17 +272,7 @@ impl Check<'_> {
                 ),
             }
         }
-        for (name, model) in &raw.aliases.0 {
-            let Some(model) = model.as_str() else {
-                self.refuse(ALIASES, format!("`{name}` must be the name of a model, not {model}"));
-                continue;
-            };
-            if let (Some(alias), Some(model)) =
-                (self.model_name(ALIASES, name), self.model_name(ALIASES, model))
-            {
-                aliases.insert(alias.canonical(), model);
-            }
-        }
+        aliases.extend(self.model_table(ALIASES, &raw.aliases.0));
         let chained = aliases.iter().find(|(_, model)| aliases.contains_key(&model.canonical()));
         if let Some((alias, model)) = chained.map(|(alias, model)| (alias.clone(), model.clone())) {
             self.refuse(
@@ -301,7 +292,12 @@ impl Check<'_> {
         })
     }
 
-    fn engine(&mut self, raw: RawEngine, speculation: RawSpeculation) -> EngineSettings {
+    fn engine(
+        &mut self,
+        raw: RawEngine,
+        speculation: RawSpeculation,
+        pinned: Option<&ModelRef>,
+    ) -> EngineSettings {
         let share = raw.max_memory_percent;
         if !(share > 0.0 && share <= 1.0) {
             self.refuse(
@@ -332,7 +328,8 @@ impl Check<'_> {
             request_timeout: raw.request_timeout.0,
             max_step_tokens: self.count("engine.max_batch_tokens", raw.max_batch_tokens),
             max_inter_token: raw.max_inter_token.0,
-            speculation: self.speculation(speculation),
+            drafts: self.drafts(&speculation, pinned),
+            speculation: self.speculation(&speculation),
             kv_cache,
             kv_cache_dtype: raw.kv_cache_dtype,
             memory_limit_bytes: raw.memory_limit.0.map(|size| size.0),
@@ -347,8 +344,42 @@ impl Check<'_> {
         }
     }
 
-    fn speculation(&mut self, raw: RawSpeculation) -> Option<SpeculationLimits> {
-        let RawSpeculation { mode, max_draft_tokens, ngram_min, ngram_max } = raw;
+    /// Every model that another guesses for, with that other.
+    fn drafts(&mut self, raw: &RawSpeculation, pinned: Option<&ModelRef>) -> BTreeMap<String, ModelRef> {
+        const ONE: &str = "speculation.draft_model";
+        let mut drafts = self.model_table("speculation.draft_models", &raw.draft_models.0);
+        if !raw.draft_model.trim().is_empty() {
+            match pinned {
+                Some(pinned) => {
+                    let draft = self.model_name(ONE, &raw.draft_model);
+                    drafts.extend(draft.map(|draft| (pinned.canonical(), draft)));
+                }
+                None => self.refuse(
+                    ONE,
+                    "it guesses for the one model that is served, and none is; `draft_models` names models and theirs",
+                ),
+            }
+        }
+        drafts
+    }
+
+    /// A table from the names of models, as keys of their canonical ids, to models.
+    fn model_table(&mut self, key: &str, table: &Map<String, Value>) -> BTreeMap<String, ModelRef> {
+        let mut models = BTreeMap::new();
+        for (name, model) in table {
+            let Some(model) = model.as_str() else {
+                self.refuse(key, format!("`{name}` must be the name of a model, not {model}"));
+                continue;
+            };
+            if let (Some(name), Some(model)) = (self.model_name(key, name), self.model_name(key, model)) {
+                models.insert(name.canonical(), model);
+            }
+        }
+        models
+    }
+
+    fn speculation(&mut self, raw: &RawSpeculation) -> Option<SpeculationLimits> {
+        let &RawSpeculation { mode, max_draft_tokens, ngram_min, ngram_max, .. } = raw;
         let limits = SpeculationLimits {
             max_draft_tokens: self.count("speculation.max_draft_tokens", max_draft_tokens),
             ngram_min: self.count("speculation.ngram_min", ngram_min),

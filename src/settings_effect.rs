@@ -96,6 +96,8 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("speculation.max_draft_tokens", ReloadModel),
     ("speculation.ngram_min", ReloadModel),
     ("speculation.ngram_max", ReloadModel),
+    ("speculation.draft_model", ReloadModel),
+    ("speculation.draft_models", ReloadModel),
     ("hub.cache_dir", Restart),
     ("hub.endpoint", Restart),
     ("hub.token", Restart),

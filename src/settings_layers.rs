@@ -59,6 +59,7 @@ pub const SHORT_NAMES: &[(&str, &str)] = &[
     ("max-inter-token", "engine.max_inter_token"),
     ("speculation", "speculation.mode"),
     ("max-draft-tokens", "speculation.max_draft_tokens"),
+    ("draft-model", "speculation.draft_model"),
     ("cb-max-memory-percent", "engine.max_memory_percent"),
     ("cache-dir", "hub.cache_dir"),
     ("store", "store.enabled"),

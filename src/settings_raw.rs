@@ -240,7 +240,7 @@ impl Default for RawEngine {
 }
 
 /// `[speculation]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawSpeculation {
     /// Where guesses come from.
@@ -251,11 +251,22 @@ pub struct RawSpeculation {
     pub ngram_min: usize,
     /// Most of them that are compared.
     pub ngram_max: usize,
+    /// A smaller model that guesses for the one that is served.
+    pub draft_model: String,
+    /// Such models for several: a table from model to draft model.
+    pub draft_models: JsonTable,
 }
 
 impl Default for RawSpeculation {
     fn default() -> Self {
-        Self { mode: SpeculationMode::Ngram, max_draft_tokens: 16, ngram_min: 2, ngram_max: 5 }
+        Self {
+            mode: SpeculationMode::Ngram,
+            max_draft_tokens: 16,
+            ngram_min: 2,
+            ngram_max: 5,
+            draft_model: String::new(),
+            draft_models: JsonTable::default(),
+        }
     }
 }
 

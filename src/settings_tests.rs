@@ -363,3 +363,17 @@ fn responses_are_kept_in_the_users_data_folder_unless_another_is_chosen() {
     let ttl = load("", &home, &[]).store.expect("it is kept").response_ttl;
     assert_eq!(ttl, Some(Duration::from_secs(30 * 86400)));
 }
+
+#[test]
+fn a_draft_model_is_for_a_model() {
+    let one = load("", &[], &[("model", "org/large"), ("draft-model", "org/small")]);
+    let names = |settings: &Settings| {
+        settings.engine.drafts.iter().map(|(name, draft)| format!("{name} {draft}")).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&one), ["org/large@main org/small"]);
+    let several = load("[speculation]\ndraft_models = { \"a/b\" = \"c/d\", \"./e\" = \"./f\" }", &[], &[]);
+    assert_eq!(several.engine.drafts.len(), 2);
+    assert_eq!(several.engine.drafts["a/b@main"].repo(), "c/d");
+    refused("", &[], &[("draft-model", "org/small")], &["--draft-model", "draft_models"]);
+    refused("[speculation]\ndraft_models = { \"a/b\" = 3 }", &[], &[], &["draft_models", "`a/b`"]);
+}

@@ -36,6 +36,8 @@ pub struct EngineSeries {
     pub step_seconds: Histogram,
     /// Time between two steps that follow each other at once: what deciding and telling add to them.
     pub step_gap_seconds: Histogram,
+    /// Time that the draft model takes for the guesses of a step.
+    pub draft_seconds: Histogram,
 }
 
 impl EngineSeries {
@@ -72,6 +74,11 @@ impl EngineSeries {
                 "candlewick_step_gap_seconds",
                 "Time between two steps that follow each other at once, in seconds.",
                 STEP_GAP_SECONDS,
+            ),
+            draft_seconds: make.histogram(
+                "candlewick_draft_seconds",
+                "Time that the draft model takes for the guesses of a step, in seconds.",
+                STEP_SECONDS,
             ),
         }
     }

@@ -60,6 +60,23 @@ impl LoadError {
         }
     }
 
+    /// The same, with what it befell.
+    #[must_use]
+    pub fn within(self, what: &str) -> Self {
+        let of = |why: String| format!("{what}: {why}");
+        match self {
+            Self::NotFound(why) => Self::NotFound(of(why)),
+            Self::Forbidden(why) => Self::Forbidden(of(why)),
+            Self::Network(why) => Self::Network(of(why)),
+            Self::Offline(why) => Self::Offline(of(why)),
+            Self::Corrupt { file, why } => Self::Corrupt { file: of(file), why },
+            Self::Io { path, why } => Self::Io { path, why: of(why) },
+            Self::Unsupported(why) => Self::Unsupported(of(why)),
+            Self::OutOfMemory(why) => Self::OutOfMemory(of(why)),
+            Self::Internal(why) => Self::Internal(of(why)),
+        }
+    }
+
     /// The failure as a client is told it.
     pub fn failure(&self) -> Failure {
         Failure::new(self.kind(), self.to_string()).with_param("model")

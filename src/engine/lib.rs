@@ -35,4 +35,4 @@ pub use sequence::{Branch, Sequence, SequenceEnd};
 pub use source::{
     FileBytes, FileEntry, ModelFile, ModelFiles, ModelSource, OnBytes, Snapshot, SourceListing,
 };
-pub use speculation::SpeculationLimits;
+pub use speculation::{DraftAsk, Drafter, Drafts, SpeculationLimits};

@@ -74,20 +74,39 @@ impl Pace {
     /// it is in the first few steps, for as many as there are sequences, so that more becomes known for little; and never in
     /// a step of more than twice the tokens of any that is known.
     pub fn pays(&self, chance: f64, num_tokens: usize, num_decoding: usize) -> bool {
-        if self.ranges.iter().flatten().count() < 2 {
-            return num_tokens < 2 * num_decoding && self.num_steps < NUM_TRIES_MAX;
+        if !self.tells_sizes_apart() {
+            return num_tokens < 2 * num_decoding && self.is_young();
         }
-        let largest = self.ranges.iter().flatten().last().map_or(0.0, |mean| mean.num_tokens);
-        if num_tokens as f64 >= 2.0 * largest {
+        if num_tokens >= self.num_tokens_max() {
             return false;
         }
         let seconds = |num_tokens| self.seconds(num_tokens).unwrap_or_default();
         let price = seconds(num_tokens + 1) - seconds(num_tokens);
-        chance * seconds(num_decoding) > GAIN_MIN * price * num_decoding as f64
+        Self::is_gain(chance * seconds(num_decoding), price * num_decoding as f64)
+    }
+
+    /// Whether what more tokens bring is worth what they take, both in seconds.
+    pub fn is_gain(brings: f64, takes: f64) -> bool {
+        brings > GAIN_MIN * takes
+    }
+
+    /// Whether it is known what more tokens in a step cost.
+    pub fn tells_sizes_apart(&self) -> bool {
+        self.ranges.iter().flatten().count() >= 2
+    }
+
+    /// Whether so few steps are known that more may be tried.
+    pub fn is_young(&self) -> bool {
+        self.num_steps < NUM_TRIES_MAX
+    }
+
+    /// From so many tokens on, nothing that is known tells how long a step takes.
+    pub fn num_tokens_max(&self) -> usize {
+        self.ranges.iter().flatten().last().map_or(0, |mean| (2.0 * mean.num_tokens).ceil() as usize)
     }
 
     /// How long a step of so many tokens takes; `None` while nothing is known.
-    fn seconds(&self, num_tokens: usize) -> Option<f64> {
+    pub fn seconds(&self, num_tokens: usize) -> Option<f64> {
         let num_tokens = num_tokens as f64;
         let mut slowest = 0.0f64;
         let (mut below, mut above) = (None, None);

@@ -29,6 +29,7 @@
 //! else before it is over, even if their sequence is cancelled meanwhile.
 
 mod branch;
+mod drafting;
 mod guesses;
 mod places;
 mod shares;

@@ -6,6 +6,7 @@ mod chat;
 mod compatibility;
 mod completions;
 mod download;
+mod drafting;
 mod edges;
 mod fault_matrix;
 mod faults;

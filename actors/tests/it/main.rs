@@ -4,6 +4,7 @@ mod admission;
 mod cancel;
 mod crash;
 mod deadline;
+mod drafting;
 mod hang;
 mod held;
 mod jobs;

@@ -35,6 +35,7 @@ pub fn settings() -> TreeSettings {
         max_step_tokens: 64,
         max_inter_token: None,
         speculation: None,
+        drafts: BTreeMap::new(),
         block_size: 4,
         kv_cache_bytes: 8 << 20,
         num_blocks: None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::tracked::Tracked;
 use super::{Outline, Scheduler};
 use crate::pace::Pace;
-use crate::speculation::{Acceptance, SpeculationLimits};
+use crate::speculation::{Acceptance, Asking, SpeculationLimits};
 use crate::{SampledToken, StepPlan};
 
 /// What is known of guesses.
@@ -18,6 +18,8 @@ pub(super) struct Speculating {
     /// Of steps that sample after each of their tokens. A guess is sampled after, and so takes longer than a token of a
     /// prompt: the head computes the scores of a whole vocabulary for it.
     pub pace: Pace,
+    /// Of the draft model, if there is one.
+    pub asking: Option<Asking>,
     pub num_drafts: u64,
     pub num_draft_tokens: u64,
     pub num_accepted_tokens: u64,
@@ -30,6 +32,7 @@ impl Speculating {
             limits,
             acceptance,
             pace: Pace::new(),
+            asking: None,
             num_drafts: 0,
             num_draft_tokens: 0,
             num_accepted_tokens: 0,
@@ -41,6 +44,9 @@ impl Speculating {
         let num_sampled: usize = plan.chunks.iter().map(|chunk| chunk.samples.len()).sum();
         if num_sampled == plan.num_tokens() {
             self.pace.note(num_sampled, elapsed);
+        }
+        if let Some(asking) = &mut self.asking {
+            asking.note_step(elapsed);
         }
     }
 

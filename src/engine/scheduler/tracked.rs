@@ -10,8 +10,8 @@ use crate::pace::Pace;
 use crate::prefix::Prefix;
 use crate::sampling::ThinkingProgress;
 use crate::sequence::PromptScores;
-use crate::speculation::{Acceptance, Speculation, SpeculationLimits};
-use crate::{News, Sequence, SequenceEnd};
+use crate::speculation::{Acceptance, Candidate, DraftAsk, Speculation, SpeculationLimits};
+use crate::{News, SamplingParams, Sequence, SequenceEnd};
 
 /// A sequence's place in the order of favour: the lower one goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -179,11 +179,43 @@ impl Tracked {
         !output.is_empty() && !holds && self.num_missing() == 1 && !self.is_generated()
     }
 
+    /// Whether and how the draft model could be asked about it.
+    pub fn candidate(&mut self, limits: SpeculationLimits, all: &Acceptance) -> Option<Candidate> {
+        self.guess(limits, all);
+        let chance = self.speculation.as_ref()?.chance_of_draft()?;
+        Some(Candidate { chance, num_max: self.num_guesses_max(limits) }).filter(|found| found.num_max > 0)
+    }
+
+    /// The question to the draft model, how so many tokens of it go on. It is neither held to a form nor asked for scores.
+    pub fn ask(&self, num_max: usize) -> DraftAsk {
+        let Sequence { id, prompt, output, cache_salt, .. } = &self.sequence;
+        let mut sample = self.samples(&[]).remove(0);
+        sample.grammar = None;
+        if sample.params.logprobs.is_some() {
+            sample.params =
+                Arc::new(SamplingParams { logprobs: None, ..SamplingParams::clone(&sample.params) });
+        }
+        let (prompt, output, cache_salt) = (prompt.clone(), output.clone(), cache_salt.clone());
+        DraftAsk { sequence: *id, prompt, output, sample, cache_salt, num_max }
+    }
+
+    /// The draft model has said how it goes on.
+    pub fn note_draft(&mut self, token_ids: Vec<u32>) {
+        let num_known = self.num_known();
+        if let Some(speculation) = &mut self.speculation {
+            speculation.note_draft(num_known, token_ids);
+        }
+    }
+
+    /// The last token that may come is sampled after the last guess.
+    fn num_guesses_max(&self, limits: SpeculationLimits) -> usize {
+        let num_left = self.sequence.params.max_tokens as usize - self.sequence.output.len();
+        limits.max_draft_tokens.min(num_left - 1)
+    }
+
     /// Guesses its next tokens.
     pub fn guess(&mut self, limits: SpeculationLimits, all: &Acceptance) {
-        // The last token that may come is sampled after the last guess.
-        let num_left = self.sequence.params.max_tokens as usize - self.sequence.output.len();
-        let num_max = limits.max_draft_tokens.min(num_left - 1);
+        let num_max = self.num_guesses_max(limits);
         let speculation = self.speculation.get_or_insert_with(|| Speculation::new(limits, all));
         speculation.guess(&self.sequence, num_max);
     }

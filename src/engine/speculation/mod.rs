@@ -5,11 +5,18 @@
 //! says the same (`Chunk::accept`). This is Leviathan et al., "Fast inference from transformers via speculative decoding"
 //! (2023), with draws that are known: no rejection sampling is needed for the answer to be the same, token for token.
 //!
+//! Guesses come from the text itself (`ngram.rs`), which costs nothing, and from a draft model (`draft.rs`), which costs its own
+//! time: it is asked where it has been right more often, as far as that pays (`asking.rs`).
+//!
 //! How much is guessed is learned: a guess is computed while its chance of being right is worth its time ([`Pace`]), and
 //! the chance is measured on every guess, also on those that are not computed.
 
+mod asking;
+mod draft;
 mod ngram;
 
+pub(crate) use asking::{Asking, Candidate};
+pub use draft::{DraftAsk, Drafter, Drafts};
 use ngram::NgramIndex;
 
 use crate::Sequence;
@@ -26,9 +33,22 @@ pub struct SpeculationLimits {
     pub ngram_max: usize,
 }
 
-/// How often guesses were right, by how many of the last tokens had come before.
+/// What costs nothing need only be so likely to be right as what costs time.
+const AS_GOOD: f64 = 0.9;
+
+/// Where a guess comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// So many of the last tokens came before.
+    Text(usize),
+    /// The draft model.
+    Draft,
+}
+
+/// How often guesses were right, by where they came from.
 #[derive(Debug, Clone)]
 pub struct Acceptance {
+    /// By how many of the last tokens had come before; the last one is the draft model's.
     chances: Vec<f64>,
     /// Shortest run that is told apart.
     num_same_min: usize,
@@ -41,7 +61,7 @@ impl Acceptance {
     pub fn of_all(limits: SpeculationLimits) -> Self {
         let SpeculationLimits { ngram_min, ngram_max, .. } = limits;
         Self {
-            chances: vec![0.5; ngram_max.saturating_sub(ngram_min) + 1],
+            chances: vec![0.5; ngram_max.saturating_sub(ngram_min) + 2],
             num_same_min: ngram_min,
             weight: 1.0 / 64.0,
         }
@@ -53,17 +73,21 @@ impl Acceptance {
     }
 
     /// The chance that a guessed token is right, if those before it are.
-    fn chance(&self, num_same: usize) -> f64 {
-        self.chances[self.class(num_same)]
+    fn chance(&self, origin: Origin) -> f64 {
+        self.chances[self.class(origin)]
     }
 
-    fn note(&mut self, num_same: usize, was_right: bool) {
-        let class = self.class(num_same);
+    fn note(&mut self, origin: Origin, was_right: bool) {
+        let class = self.class(origin);
         self.chances[class] += self.weight * (f64::from(was_right) - self.chances[class]);
     }
 
-    fn class(&self, num_same: usize) -> usize {
-        num_same.saturating_sub(self.num_same_min).min(self.chances.len() - 1)
+    fn class(&self, origin: Origin) -> usize {
+        let of_draft = self.chances.len() - 1;
+        match origin {
+            Origin::Text(num_same) => num_same.saturating_sub(self.num_same_min).min(of_draft - 1),
+            Origin::Draft => of_draft,
+        }
     }
 }
 
@@ -73,12 +97,16 @@ pub struct Speculation {
     text: NgramIndex,
     acceptance: Acceptance,
     guess: Option<Guess>,
+    /// What the text said where the draft model was believed: it is measured all the same, since it costs nothing.
+    passed_over: Option<Guess>,
+    /// What the draft model has said, and behind how many tokens.
+    drafted: Option<(usize, Vec<u32>)>,
 }
 
 #[derive(Debug)]
 struct Guess {
     token_ids: Vec<u32>,
-    num_same: usize,
+    origin: Origin,
 }
 
 impl Speculation {
@@ -88,27 +116,57 @@ impl Speculation {
             text: NgramIndex::new(limits.ngram_min, limits.ngram_max),
             acceptance: all.of_one(),
             guess: None,
+            passed_over: None,
+            drafted: None,
         }
     }
 
-    /// Guesses at most so many tokens after a sequence's.
+    /// Guesses at most so many tokens after a sequence's: by the text, or what the draft model has said of it, if that is the
+    /// likelier to be right.
     pub fn guess(&mut self, sequence: &Sequence, num_max: usize) {
         let Sequence { prompt, output, params, .. } = sequence;
         let known = prompt.iter().chain(output).copied();
         self.text.extend(known.skip(self.text.len()));
-        self.guess = self.text.find().filter(|_| num_max > 0).map(|found| {
+        let by_text = self.text.find().filter(|_| num_max > 0).map(|found| {
             let mut token_ids = self.text.tokens_from(found.place, num_max);
             // Nothing comes after an end.
             let end = token_ids.iter().position(|&token_id| params.is_end(token_id));
             token_ids.truncate(end.unwrap_or(token_ids.len()));
-            Guess { token_ids, num_same: found.num_same }
+            Guess { token_ids, origin: Origin::Text(found.num_same) }
         });
+        let drafted = self.drafted.as_ref().filter(|(place, _)| *place == prompt.len() + output.len());
+        let by_draft = drafted.map(|(_, token_ids)| Guess {
+            token_ids: token_ids[..num_max.min(token_ids.len())].to_vec(),
+            origin: Origin::Draft,
+        });
+        (self.guess, self.passed_over) = match (by_text, by_draft) {
+            (Some(text), Some(draft)) if !self.is_as_good(&text) => (Some(draft), Some(text)),
+            (text, draft) => (text.or(draft), None),
+        };
+    }
+
+    /// Whether a guess by the text is about as likely to be right as one of the draft model.
+    fn is_as_good(&self, guess: &Guess) -> bool {
+        let (by_text, by_draft) =
+            (self.acceptance.chance(guess.origin), self.acceptance.chance(Origin::Draft));
+        !guess.token_ids.is_empty() && by_text >= by_draft * AS_GOOD
+    }
+
+    /// The chance that a token of the draft model is right, if it is worth asking: not where the text says as much.
+    pub fn chance_of_draft(&self) -> Option<f64> {
+        let is_told = self.guess.as_ref().is_some_and(|guess| self.is_as_good(guess));
+        (!is_told).then(|| self.acceptance.chance(Origin::Draft))
+    }
+
+    /// The draft model has said these, behind so many tokens.
+    pub fn note_draft(&mut self, place: usize, token_ids: Vec<u32>) {
+        self.drafted = Some((place, token_ids));
     }
 
     /// As much of the guess as is worth computing in a step that computes `num_tokens` without it.
     pub fn draft(&self, pace: &Pace, num_tokens: usize, num_decoding: usize) -> &[u32] {
-        let Some(Guess { token_ids, num_same }) = &self.guess else { return &[] };
-        let chance = self.acceptance.chance(*num_same);
+        let Some(Guess { token_ids, origin }) = &self.guess else { return &[] };
+        let chance = self.acceptance.chance(*origin);
         let pays = |num: &usize| {
             let all_right = chance.powi(*num as i32 + 1);
             pace.pays(all_right, num_tokens + num, num_decoding)
@@ -119,13 +177,16 @@ impl Speculation {
 
     /// Compares the guess with what came, whether or not it was computed.
     pub fn check(&mut self, came: impl Iterator<Item = u32>, all: &mut Acceptance) {
-        let Some(Guess { token_ids, num_same }) = self.guess.take() else { return };
-        for (guessed, came) in token_ids.into_iter().zip(came) {
-            let was_right = guessed == came;
-            self.acceptance.note(num_same, was_right);
-            all.note(num_same, was_right);
-            if !was_right {
-                break;
+        self.drafted = None;
+        let came: Vec<u32> = came.collect();
+        for Guess { token_ids, origin } in self.guess.take().into_iter().chain(self.passed_over.take()) {
+            for (guessed, &came) in token_ids.into_iter().zip(&came) {
+                let was_right = guessed == came;
+                self.acceptance.note(origin, was_right);
+                all.note(origin, was_right);
+                if !was_right {
+                    break;
+                }
             }
         }
     }

@@ -200,6 +200,20 @@ impl TextProcessor {
         self.tokenizer.vocab_size()
     }
 
+    /// How the vocabulary of another model differs from this one, if it does. Tokens that only one has behind those of the other
+    /// are no difference: tables of one family are filled up to different sizes. Blocks for a moment.
+    pub fn vocabulary_difference(&self, other: &Self) -> Option<String> {
+        let id = self.tokenizer.first_difference(&other.tokenizer)?;
+        let spelled = |tokenizer: &ModelTokenizer| {
+            tokenizer.token(id).map_or("nothing".to_owned(), |token| format!("{token:?}"))
+        };
+        Some(format!(
+            "token {id} is {} there, and {} here",
+            spelled(&other.tokenizer),
+            spelled(&self.tokenizer)
+        ))
+    }
+
     /// A token's text and bytes beside its score, as clients are told.
     pub fn token_logprob(&self, token_id: u32, score: Option<&TokenScore>) -> TokenLogprob {
         let (text, bytes) = self.token_text(token_id);

@@ -78,6 +78,17 @@ impl ModelTokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// The lowest id that both have and that is not the same token in both.
+    pub(crate) fn first_difference(&self, other: &Self) -> Option<u32> {
+        let num_both = self.vocab_size.min(other.vocab_size) as u32;
+        let differs = |one: &Self, another: &Self| {
+            let entries = one.inner.get_vocab(true).into_iter();
+            let different = entries.filter(|(token, id)| *id < num_both && another.id(token) != Some(*id));
+            different.map(|(_, id)| id).min()
+        };
+        [differs(self, other), differs(other, self)].into_iter().flatten().min()
+    }
+
     /// The content of a token, as the vocabulary spells it.
     pub(crate) fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)

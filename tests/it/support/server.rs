@@ -226,6 +226,7 @@ fn tree_settings() -> TreeSettings {
         max_step_tokens: 64,
         max_inter_token: Some(Duration::from_millis(200)),
         speculation: Some(SpeculationLimits { max_draft_tokens: 16, ngram_min: 2, ngram_max: 5 }),
+        drafts: BTreeMap::new(),
         block_size: 16,
         kv_cache_bytes: 4 << 20,
         num_blocks: None,

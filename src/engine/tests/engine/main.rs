@@ -1,5 +1,6 @@
 //! The engine without weights: the scheduler rule by rule and under random traffic, sampling parameters, the fake model.
 
+mod drafting;
 mod fake;
 mod sampling;
 mod scheduler_pace;
