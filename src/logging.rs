@@ -15,6 +15,9 @@ use crate::telemetry::Telemetry;
 /// client has done: the dispatcher's errors are requests that it could not read.
 const QUIETER: &str = "actix_server=warn,actix_http::h1::dispatcher=off,hf_hub=off";
 
+/// At its finest this library tells a prompt letter by letter, which no level brings into the log.
+const TELLS_PROMPTS: &str = "tokenizers=info";
+
 /// Changes what is logged while the program runs.
 #[derive(Clone)]
 pub struct LogControl(Arc<dyn Fn(EnvFilter) + Send + Sync>);
@@ -54,6 +57,6 @@ fn filter(settings: &LogSettings) -> EnvFilter {
         filter => filter.to_owned(),
     };
     // Spans for traces say again what the log says in its own words.
-    let filter = format!("{filter},{SPANS}=off");
+    let filter = format!("{filter},{SPANS}=off,{TELLS_PROMPTS}");
     EnvFilter::try_new(filter).expect("settings are checked before they are used")
 }

@@ -12,6 +12,7 @@ mod fault_matrix;
 mod faults;
 mod fuzz;
 mod gguf;
+mod hostile;
 #[path = "../../src/hub/tests/support/hub.rs"]
 mod hub;
 mod kernels;
@@ -23,6 +24,7 @@ mod reliability;
 mod replay;
 mod responses;
 mod sdk;
+mod secrets;
 mod service;
 mod shape;
 mod signals;

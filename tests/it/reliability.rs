@@ -84,11 +84,17 @@ fn num_steppers_and_strangers(flags: &[&str]) -> (usize, Vec<String>) {
     (num_steppers, strangers)
 }
 
-/// The table of what `transformers serve` gets wrong names a test for each row; each is there.
+/// The table of what `transformers serve` gets wrong names a test for each row, and so does that of what is defended; each
+/// is there.
 #[test]
-fn every_known_fault_of_the_peer_has_its_test() {
+fn tests_that_the_pages_name_are_there() {
+    assert_eq!(num_rows_with_tests("docs/reliability.md"), 18, "a row for each fault");
+    assert!(num_rows_with_tests("docs/security.md") >= 30, "a row for each defence");
+}
+
+fn num_rows_with_tests(page: &str) -> usize {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = std::fs::read_to_string(root.join("docs/reliability.md")).expect("the page is there");
+    let page = std::fs::read_to_string(root.join(page)).expect("the page is there");
     let mut num_rows = 0;
     for line in page.lines().filter(|line| line.starts_with("| ") && line.contains("::")) {
         num_rows += 1;
@@ -100,5 +106,5 @@ fn every_known_fault_of_the_peer_has_its_test() {
             assert!(text.contains(&format!("fn {name}(")), "no {name} in {file}: {line}");
         }
     }
-    assert_eq!(num_rows, 18, "a row for each fault");
+    num_rows
 }
