@@ -25,7 +25,7 @@ use crate::jobs::JobsMsg;
 use crate::loader::LoadedModel;
 use crate::lost;
 use crate::metrics::Metrics;
-use crate::observe::observe;
+use crate::observe::{model_states, observe};
 use crate::outlet::{Outlet, lost};
 use crate::pressure::Pressure;
 use crate::registry::RegistryMsg;
@@ -157,6 +157,9 @@ impl Gateway {
         };
         let permits = permits.inspect_err(|refusal| {
             traces.iter_mut().for_each(|trace| trace.failed(refusal.kind));
+            if let Some(metrics) = self.tree.metrics.known_model(&display_id(&model)) {
+                requests.iter().for_each(|_| metrics.requests.refused(refusal.kind));
+            }
         })?;
         let mut streams = Vec::with_capacity(requests.len());
         for ((request, permit), trace) in requests.into_iter().zip(permits).zip(traces) {
@@ -322,9 +325,9 @@ impl Gateway {
         ServerStatus { ready: reason.is_none(), reason, models }
     }
 
-    /// Metrics in Prometheus' text format 0.0.4.
+    /// Metrics in Prometheus' text format 0.0.4. Reads files of the system.
     pub fn metrics_text(&self) -> String {
-        self.tree.metrics.text(&self.tree.census)
+        self.tree.metrics.text(&self.tree.census, &model_states(&self.tree))
     }
 
     /// Requests in flight, over all models.

@@ -22,6 +22,7 @@ use candlewick_protocol::{
 use self::beams::Beams;
 use self::best::best_choices;
 use self::choice::Choice;
+use crate::metrics::AnswerSize;
 
 /// What a generation is made of.
 pub struct GenerationArgs {
@@ -168,6 +169,18 @@ impl Generation {
     /// Tokens of the prompt.
     pub fn num_prompt_tokens(&self) -> usize {
         self.args.prompt.token_ids.len()
+    }
+
+    /// How large the answer has become. `usage` is its own.
+    pub fn size(&self, usage: &Usage) -> AnswerSize {
+        let longest = self.choices.iter().map(|choice| choice.output.len() as u64).max();
+        AnswerSize {
+            num_prompt_tokens: usage.prompt_tokens,
+            num_tokens: usage.completion_tokens,
+            num_tokens_of_longest: longest.unwrap_or(0),
+            num_choices: self.args.num_choices,
+            max_tokens: self.args.params.max_tokens,
+        }
     }
 
     /// Notes how much of the prompt was in the cache. A batcher that replaces a crashed one is not asked again: what it has

@@ -18,6 +18,7 @@ use candlewick_engine::text::TextProcessor;
 use candlewick_engine::{LoadError, Weights};
 use candlewick_protocol::{ActorRole, ErrorKind, Event, Failure, LoadEvent, ModelRef, RequestKey};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::watch::WatchedBatcher;
@@ -25,7 +26,7 @@ use crate::batcher::BatcherMsg;
 use crate::board::{Line, display_id};
 use crate::census::Presence;
 use crate::loader::{LoadedModel, LoaderMsg};
-use crate::metrics::{Counted, ModelMetrics};
+use crate::metrics::{InMemory, ModelMetrics};
 use crate::outlet::Outlet;
 use crate::progress::{LoadProgress, StageProgress};
 use crate::pulse::{Pulse, WatchClock, Watched};
@@ -127,7 +128,7 @@ enum Phase {
         model: Arc<LoadedModel>,
         /// `None` between a crash and the restart.
         batcher: Option<ActorRef<BatcherMsg>>,
-        _counted: Counted,
+        _in_memory: InMemory,
     },
     /// It could not be loaded or crashed too often; told to all who ask until the timer goes off.
     Failed(Failure),
@@ -151,6 +152,8 @@ pub struct ModelState {
     phase: Phase,
     /// Loads begun.
     attempt: u64,
+    /// When the load under way, or the last one, began.
+    load_began: Instant,
     requests: HashMap<ActorId, InFlight>,
     quarantine: Quarantine,
     restarts: RestartLog,
@@ -191,6 +194,7 @@ impl Actor for ModelSupervisor {
             registry,
             phase: Phase::Empty,
             attempt: 0,
+            load_began: Instant::now(),
             requests: HashMap::new(),
             quarantine: Quarantine::default(),
             restarts: RestartLog::default(),
@@ -269,6 +273,7 @@ impl ModelState {
         mut submission: Submission,
     ) -> Result<(), ActorProcessingErr> {
         if let Phase::Failed(failure) = &self.phase {
+            self.metrics.requests.refused(failure.kind);
             let failure = naming(failure.clone(), &submission.request.request_id);
             submission.outlet.end(Event::Failed(failure));
             return Ok(());

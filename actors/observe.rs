@@ -3,6 +3,7 @@
 
 use candlewick_protocol::{ActorNode, ActorRole, ActorState, LoadPosition, ModelStatus};
 
+use crate::board::{Standing, display_id};
 use crate::census::Person;
 use crate::tree::Tree;
 
@@ -65,21 +66,30 @@ fn node(tree: &Tree, person: &Person) -> ActorNode {
     }
 }
 
+/// Where every model stands that is in memory, on its way there, or given up; by the id that clients use.
+pub fn model_states(tree: &Tree) -> Vec<(String, ActorState)> {
+    let models = tree.board.read().into_iter();
+    let states = models.map(|(id, standing)| (display_id(&standing.model), state(tree, &id, &standing)));
+    states.filter(|(_, state)| *state != ActorState::Running).collect()
+}
+
+/// The state of a model that stands so.
+fn state(tree: &Tree, id: &str, standing: &Standing) -> ActorState {
+    let has_crashed = || tree.census.crashed_within(ActorRole::Batcher, id, tree.settings().restart_window);
+    match (standing.status, &standing.failure) {
+        (ModelStatus::Loading, _) => ActorState::Loading,
+        (ModelStatus::Failed, _) | (_, Some(_)) => ActorState::Failed,
+        (ModelStatus::Loaded, _) if standing.is_restarting => ActorState::Restarting,
+        (ModelStatus::Loaded, _) if has_crashed() => ActorState::Degraded,
+        (ModelStatus::Loaded, _) => ActorState::Ready,
+        (ModelStatus::Available, _) => ActorState::Running,
+    }
+}
+
 /// The state of a model, and those below its supervisor.
 fn complete_model(tree: &Tree, people: &[Person], model: &mut ActorNode) {
     if let Some(standing) = tree.board.get(&model.name) {
-        let has_crashed = || {
-            let window = tree.settings().restart_window;
-            tree.census.crashed_within(ActorRole::Batcher, &model.name, window)
-        };
-        model.state = match (standing.status, &standing.failure) {
-            (ModelStatus::Loading, _) => ActorState::Loading,
-            (ModelStatus::Failed, _) | (_, Some(_)) => ActorState::Failed,
-            (ModelStatus::Loaded, _) if standing.is_restarting => ActorState::Restarting,
-            (ModelStatus::Loaded, _) if has_crashed() => ActorState::Degraded,
-            (ModelStatus::Loaded, _) => ActorState::Ready,
-            (ModelStatus::Available, _) => ActorState::Running,
-        };
+        model.state = state(tree, &model.name, &standing);
         model.reason = standing.failure.map(|failure| failure.message);
         model.load = standing.load.map(|(stage, progress)| LoadPosition { stage, progress });
     }

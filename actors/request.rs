@@ -15,7 +15,6 @@ use candlewick_protocol::{
     ActorRole, ErrorKind, Event, FailPlace, Failpoints, Failure, GenerationRequest, RequestId, RequestKey,
 };
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
-use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Permit;
@@ -25,7 +24,7 @@ use crate::deadline::{Deadline, Reached};
 use crate::generation::{Effects, Generation};
 use crate::loader::LoadedModel;
 use crate::lost;
-use crate::metrics::{ModelMetrics, RequestGauge};
+use crate::metrics::{ModelMetrics, Timeline};
 use crate::outlet::Outlet;
 use crate::prepare::{num_prompt_bytes, prepare};
 use crate::progress::StageProgress;
@@ -141,11 +140,7 @@ pub struct RequestState {
     kv_bytes_per_token: u64,
     is_queued_told: bool,
     deadline: Option<Deadline>,
-    /// It was part of a step.
-    is_scheduled: bool,
-    num_generated: u64,
-    last_token: Option<Instant>,
-    gauge: RequestGauge,
+    timeline: Timeline,
     pulse: Arc<Pulse>,
     failpoints: Failpoints,
     trace: Trace,
@@ -167,6 +162,7 @@ impl Actor for Request {
         RequestArgs { tree, submission, model, metrics, pulse, failpoints }: RequestArgs,
     ) -> Result<RequestState, ActorProcessingErr> {
         let Submission { key, request, outlet, permit, deadline, trace } = submission;
+        let num_choices = request.num_choices;
         let deadline_watch = deadline.map(|deadline| {
             let passes = tokio::time::sleep_until(deadline.at());
             tell_after(passes, &myself, RequestMsg::DeadlinePassed(deadline))
@@ -184,10 +180,7 @@ impl Actor for Request {
             kv_bytes_per_token: 0,
             is_queued_told: false,
             deadline,
-            is_scheduled: false,
-            num_generated: 0,
-            last_token: None,
-            gauge: RequestGauge::waiting(metrics),
+            timeline: Timeline::begin(metrics, num_choices),
             pulse,
             failpoints,
             trace,
@@ -219,7 +212,10 @@ impl Actor for Request {
             RequestMsg::Scheduled { num_cached_tokens } => state.take_place(num_cached_tokens),
             RequestMsg::News { from, news } => state.take_news(&myself, from, news),
             RequestMsg::Drained => state.resume(&myself),
-            RequestMsg::ClientGone => myself.stop(Some("the client went away".into())),
+            RequestMsg::ClientGone => {
+                state.timeline.fail(ErrorKind::Cancelled);
+                myself.stop(Some("the client went away".into()));
+            }
             RequestMsg::DeadlinePassed(deadline) => state.give_up(&myself, deadline),
             RequestMsg::Fail(failure) => state.fail(&myself, failure),
         }
@@ -236,7 +232,7 @@ impl RequestState {
 
     /// Told once, and only before tokens come.
     fn tell_queued(&mut self) {
-        if !self.is_queued_told && self.last_token.is_none() {
+        if !self.is_queued_told && self.timeline.num_tokens() == 0 {
             self.is_queued_told = true;
             let _ = self.outlet.try_send(Event::Queued);
         }
@@ -250,7 +246,7 @@ impl RequestState {
         self.kv_bytes_per_token = model.weights.info().kv_bytes_per_token;
         let (key, myself, settings) = (self.key, myself.clone(), self.tree.settings());
         let at_most = settings.hang_timeout + TIME_PER_PROMPT_BYTE * num_prompt_bytes(&request.prompt) as u32;
-        let metrics = self.gauge.metrics().clone();
+        let metrics = self.timeline.metrics().clone();
         self.preparation = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let work = move || prepare(key, request, &model, &settings);
             let prepared = lost::blocking(&metrics, at_most, work).await.unwrap_or_else(|why| {
@@ -276,7 +272,6 @@ impl RequestState {
                     self.tree.metrics.memory.refused("long_prompt");
                     return self.fail(myself, failure);
                 }
-                self.gauge.metrics().requests.prompt_tokens.inc_by(generation.num_prompt_tokens() as f64);
                 self.generation = Some(generation);
                 self.admit(myself);
             }
@@ -307,10 +302,9 @@ impl RequestState {
     }
 
     fn take_place(&mut self, num_cached_tokens: u64) {
-        self.is_scheduled = true;
-        self.gauge.running();
         self.trace.enter(Stage::Prefill);
         if let Some(generation) = &mut self.generation {
+            self.timeline.give_place(generation.num_prompt_tokens());
             generation.note_cached(num_cached_tokens);
         }
     }
@@ -338,24 +332,18 @@ impl RequestState {
     }
 
     fn measure(&mut self, effects: &Effects) {
-        let requests = &self.gauge.metrics().requests;
         if effects.num_tokens > 0 {
             self.trace.enter(Stage::Decode);
-            requests.generation_tokens.inc_by(effects.num_tokens as f64);
-            self.num_generated += effects.num_tokens as u64;
-            let now = Instant::now();
-            match self.last_token.replace(now) {
-                None => requests.first_token_seconds.observe(self.gauge.age().as_secs_f64()),
-                Some(last) => requests.next_token_seconds.observe((now - last).as_secs_f64()),
-            }
+            self.timeline.take_tokens(effects.num_tokens);
         }
         for &reason in &effects.ended {
-            requests.succeeded(reason);
+            self.timeline.end_choice(reason);
             self.trace.ended(reason);
         }
-        if let Some(Event::Finished(finished)) = effects.events.last() {
+        if let (Some(Event::Finished(finished)), Some(generation)) = (effects.events.last(), &self.generation)
+        {
             self.trace.finished(&finished.usage);
-            requests.request_seconds.observe(self.gauge.age().as_secs_f64());
+            self.timeline.finish(generation.size(&finished.usage));
         }
     }
 
@@ -395,10 +383,10 @@ impl RequestState {
 
     /// Nobody waits for the answer any more: what it holds is better used by others.
     fn give_up(&mut self, myself: &ActorRef<RequestMsg>, deadline: Deadline) {
-        let reached = match (self.request.is_some(), self.is_scheduled) {
+        let reached = match (self.request.is_some(), self.timeline.had_place()) {
             (true, _) => Reached::Load,
             (false, false) => Reached::Queue,
-            (false, true) => Reached::Generation { num_tokens: self.num_generated },
+            (false, true) => Reached::Generation { num_tokens: self.timeline.num_tokens() },
         };
         self.fail(myself, deadline.failure(reached));
     }
@@ -406,6 +394,7 @@ impl RequestState {
     /// What waits for the reader is given up: it would be part of an answer that is not coming.
     fn fail(&mut self, myself: &ActorRef<RequestMsg>, failure: Failure) {
         self.trace.failed(failure.kind);
+        self.timeline.fail(failure.kind);
         tracing::debug!(
             parent: self.trace.caller(), request = %self.key, kind = ?failure.kind, "request failed: {failure}"
         );

@@ -1,5 +1,7 @@
 //! Makes series, and has them told from then on.
 
+use std::cell::RefCell;
+
 use prometheus::core::Collector;
 use prometheus::{Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, Opts, Registry};
 
@@ -10,17 +12,18 @@ const UNIQUE: &str = "each series of this folder is made once";
 pub struct Maker<'a> {
     registry: &'a Registry,
     model_name: Option<&'a str>,
+    made: RefCell<Vec<Box<dyn Collector>>>,
 }
 
 impl<'a> Maker<'a> {
     /// Of series of the whole server.
     pub fn of_server(registry: &'a Registry) -> Self {
-        Self { registry, model_name: None }
+        Self { registry, model_name: None, made: RefCell::default() }
     }
 
     /// Of series that are a model's own; `model_name` is the id that clients use.
     pub fn of_model(registry: &'a Registry, model_name: &'a str) -> Self {
-        Self { registry, model_name: Some(model_name) }
+        Self { registry, model_name: Some(model_name), made: RefCell::default() }
     }
 
     pub fn gauge(&self, name: &str, help: &str) -> Gauge {
@@ -62,6 +65,16 @@ impl<'a> Maker<'a> {
         counters
     }
 
+    /// Any number, by their labels: none until there is something to tell.
+    pub fn table(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.told(GaugeVec::new(self.opts(name, help), labels))
+    }
+
+    /// All that was made, to have it told no more.
+    pub fn made(self) -> Vec<Box<dyn Collector>> {
+        self.made.into_inner()
+    }
+
     fn opts(&self, name: &str, help: &str) -> Opts {
         let opts = Opts::new(name, help);
         match self.model_name {
@@ -73,6 +86,7 @@ impl<'a> Maker<'a> {
     fn told<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
         let made = made.expect(VALID);
         self.registry.register(Box::new(made.clone())).expect(UNIQUE);
+        self.made.borrow_mut().push(Box::new(made.clone()));
         made
     }
 }

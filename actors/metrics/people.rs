@@ -58,7 +58,7 @@ mod tests {
         census.crashed(ActorRole::Batcher, "org/m", "a test says so");
         census.crashed(ActorRole::Batcher, "org/n", "a test says so");
         for _ in 0..2 {
-            let text = metrics.text(&census);
+            let text = metrics.text(&census, &[]);
             assert!(text.contains("candlewick_actor_crashes_total{role=\"batcher\"} 2\n"), "{text}");
             assert!(text.contains("candlewick_mailbox_depth{role=\"request\"} 0\n"), "{text}");
         }

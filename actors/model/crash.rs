@@ -135,6 +135,7 @@ impl ModelState {
             format!("model '{}' crashed too often and was given up for now; the last time: {why}", self.id);
         let failure = Failure::new(ErrorKind::Unavailable, message).with_retry_after(window);
         tracing::error!(model = %self.id, "given up: {why}");
+        self.metrics.faults.given_up.inc();
         self.line.write(ModelStatus::Failed, Some(failure.clone()), None, None);
         drop(self.clear(failure.clone()));
         self.phase = Phase::Failed(failure);

@@ -6,9 +6,11 @@ use std::time::Duration;
 use candlewick_engine::LoadError;
 use candlewick_protocol::{LoadEvent, ModelStatus};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
 
 use super::{ModelMsg, ModelState, Phase};
 use crate::loader::{LoadedModel, Loader, LoaderArgs};
+use crate::metrics::Held;
 use crate::outlet::Outlet;
 use crate::progress::{LoadProgress, StageProgress, loading};
 use crate::request::RequestMsg;
@@ -46,6 +48,7 @@ impl ModelState {
         subscribers: Vec<Outlet<LoadEvent>>,
     ) -> Result<(), ActorProcessingErr> {
         self.attempt += 1;
+        self.load_began = Instant::now();
         self.timer = None;
         self.restarts = RestartLog::default();
         let args = LoaderArgs {
@@ -109,9 +112,18 @@ impl ModelState {
             model = %self.id, family = info.family, parameters = info.num_parameters, bytes = info.weight_bytes,
             "loaded"
         );
+        let held = Held {
+            weight_bytes: info.weight_bytes,
+            kv_bytes_per_token: info.kv_bytes_per_token,
+            block_size: model.capacity.cache.block_size,
+            num_blocks: model.capacity.cache.num_blocks,
+            prefix_caching: self.tree.settings().prefix_caching,
+        };
+        self.metrics.loads.load_seconds.observe(self.load_began.elapsed().as_secs_f64());
+        let in_memory = self.tree.metrics.models.in_memory(&self.metrics, held);
         // The settings may have changed while it loaded.
         self.retell(myself, model.clone());
-        self.phase = Phase::Loaded { model, batcher: None, _counted: self.tree.metrics.model_loaded() };
+        self.phase = Phase::Loaded { model, batcher: None, _in_memory: in_memory };
         for mut outlet in subscribers {
             outlet.end(LoadEvent::Ready { model: self.id.clone(), cached: false });
         }
@@ -123,6 +135,7 @@ impl ModelState {
             return;
         }
         tracing::warn!(model = %self.id, kind = ?error.kind(), "load failed: {error}");
+        self.metrics.loads.failures.inc();
         let failure = error.failure();
         let ttl = self.tree.settings().load_failure_ttl;
         // Not `Failed`, which is for what crashed too often: the next request tries again.

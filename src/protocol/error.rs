@@ -38,6 +38,44 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        Self::InvalidRequest,
+        Self::ContextOverflow,
+        Self::ModelNotFound,
+        Self::Forbidden,
+        Self::Unsupported,
+        Self::Conflict,
+        Self::Overloaded,
+        Self::Unavailable,
+        Self::Draining,
+        Self::OutOfMemory,
+        Self::Timeout,
+        Self::Cancelled,
+        Self::Internal,
+    ];
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::ContextOverflow => "context_overflow",
+            Self::ModelNotFound => "model_not_found",
+            Self::Forbidden => "forbidden",
+            Self::Unsupported => "unsupported",
+            Self::Conflict => "conflict",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable => "unavailable",
+            Self::Draining => "draining",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// A failure as it is told to a client: the kind to branch on and the text to read.
 ///
 /// The message is a lower-case sentence without a full stop that says what was wrong and what would be right.

@@ -10,6 +10,7 @@ mod held;
 mod jobs;
 mod load;
 mod memory;
+mod metrics;
 mod recorded;
 mod search;
 mod shape;

@@ -112,9 +112,14 @@ impl World {
 
     /// The value of one series, by its name and first label.
     pub fn metric(&self, series: &str) -> f64 {
+        let value = self.metric_if_told(series);
+        value.unwrap_or_else(|| panic!("no series {series} in\n{}", self.gateway.metrics_text()))
+    }
+
+    /// The same, where it may not be there.
+    pub fn metric_if_told(&self, series: &str) -> Option<f64> {
         let text = self.gateway.metrics_text();
-        let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
-        value.unwrap_or_else(|| panic!("no series {series} in\n{text}"))
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     }
 
     /// Waits until no request holds anything: no permit, no block of the KV cache.
@@ -122,9 +127,8 @@ impl World {
         eventually("no request is in flight", || self.gateway.num_in_flight() == 0).await;
         for name in ["fake/a", "fake/b"] {
             let series = format!("vllm:kv_cache_usage_perc{{model_name=\"{name}\"}} ");
-            if self.gateway.metrics_text().contains(&series) {
-                eventually("every block is free", || self.metric(&series) == 0.0).await;
-            }
+            let is_free = || self.metric_if_told(&series).is_none_or(|usage| usage == 0.0);
+            eventually("every block is free", is_free).await;
         }
     }
 
