@@ -123,13 +123,13 @@ impl KeyRing {
             return String::new();
         }
         let mut text =
-            "# HELP candlewick:api_key_requests_total Requests that showed an API key, by its name.\n\
-                        # TYPE candlewick:api_key_requests_total counter\n"
+            "# HELP candlewick_api_key_requests_total Requests that showed an API key, by its name.\n\
+                        # TYPE candlewick_api_key_requests_total counter\n"
                 .to_owned();
         for key in &self.keys {
-            let name = key.name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', " ");
+            let name = key.name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             let count = key.num_requests.load(Ordering::Relaxed);
-            text += &format!("candlewick:api_key_requests_total{{api_key=\"{name}\"}} {count}\n");
+            text += &format!("candlewick_api_key_requests_total{{api_key=\"{name}\"}} {count}\n");
         }
         text
     }

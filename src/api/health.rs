@@ -7,6 +7,7 @@ use actix_web::{HttpResponse, web};
 use serde_json::json;
 
 use crate::ApiState;
+use crate::error::ApiError;
 
 /// `GET /health`, `GET /ping`, `POST /ping`.
 pub async fn health() -> HttpResponse {
@@ -34,9 +35,14 @@ pub async fn version() -> HttpResponse {
     HttpResponse::Ok().json(json!({"version": env!("CARGO_PKG_VERSION")}))
 }
 
-/// `GET /metrics`.
-pub async fn metrics(state: web::Data<ApiState>) -> HttpResponse {
-    HttpResponse::Ok()
+/// `GET /metrics`: the actors' series, those of HTTP, and those of the keys. Each room says its own.
+pub async fn metrics(state: web::Data<ApiState>) -> Result<HttpResponse, ApiError> {
+    // What the process uses is read from files of the system.
+    let asked = state.clone();
+    let of_actors = web::block(move || asked.backend().metrics_text()).await;
+    let of_actors =
+        of_actors.map_err(|error| ApiError::internal(format!("the metrics could not be read: {error}")))?;
+    Ok(HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
-        .body(state.backend().metrics_text() + &state.keys().metrics_text())
+        .body(of_actors + &state.traffic.text() + &state.keys().metrics_text()))
 }

@@ -1,10 +1,13 @@
 //! The front as HTTP: routes, methods, ids, keys, bodies, models.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use candlewick_actors::EventStream;
 use candlewick_protocol::{ErrorKind, Failure, LoadEvent};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
 
 use crate::scripted::{Answer, Front, Scripted, hello};
 use crate::{ApiSettings, Cors};
@@ -425,7 +428,7 @@ async fn keys_are_counted_by_name() {
     let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nauthorization: Bearer sesame");
     assert_eq!(front.ask(&ask("/v1/models"), "").await.status, 200);
     let metrics = front.ask(&ask("/metrics"), "").await.body;
-    assert!(metrics.contains("candlewick:api_key_requests_total{api_key=\"alice\"} 2\n"), "{metrics}");
+    assert!(metrics.contains("candlewick_api_key_requests_total{api_key=\"alice\"} 2\n"), "{metrics}");
     assert!(metrics.contains("vllm:num_requests_running") && !metrics.contains("sesame"), "{metrics}");
     front.stop().await;
 }
@@ -484,5 +487,71 @@ async fn texts_become_tokens_and_tokens_texts_in_the_shapes_of_vllm_and_of_tei()
     assert_error(&wrong, 400, "invalid_value", "tokens.1");
     let mixed = front.post("/decode", &decode(json!([[1], 2]))).await;
     assert_error(&mixed, 400, "invalid_value", "ids.1");
+    front.stop().await;
+}
+
+/// A line of `/metrics`, except for its value.
+async fn value_of(front: &Front, series: &str) -> Option<f64> {
+    let text = front.get("/metrics").await.body;
+    text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+}
+
+#[actix_web::test]
+async fn requests_are_counted_by_route_and_never_by_path() {
+    let front = front();
+    for path in ["/v1/models/acme/none", "/v1/models/acme/neither", "/secret/1", "/secret/2"] {
+        front.get(path).await;
+    }
+    front.ask("BREW /v1/models HTTP/1.1", "").await;
+    let text = front.get("/metrics").await.body;
+    let of_models = r#"{code="404",handler="/v1/models/{id}",method="GET",status="4xx"} "#;
+    for (labels, count) in [
+        (of_models, 2.0),
+        (r#"{code="404",handler="none",method="GET",status="4xx"} "#, 2.0),
+        (r#"{code="405",handler="/v1/models",method="other",status="4xx"} "#, 1.0),
+    ] {
+        let counted = value_of(&front, &format!("http_requests_total{labels}")).await;
+        assert_eq!(counted, Some(count), "{labels}\n{text}");
+    }
+    let timed = r#"http_request_duration_seconds_count{handler="/v1/models/{id}",method="GET"}"#;
+    assert_eq!(value_of(&front, timed).await, Some(2.0));
+    assert!(!text.contains("secret") && !text.contains("BREW") && !text.contains("acme"), "{text}");
+    front.stop().await;
+}
+
+#[actix_web::test]
+async fn a_request_is_in_progress_until_the_last_byte_of_its_answer() {
+    let (sender, events) = mpsc::channel(8);
+    let events = Mutex::new(Some(events));
+    let backend = Scripted::with(move |_| {
+        let events = events.lock().expect("no test panics with the lock").take();
+        Ok(EventStream { events: events.expect("one request comes") })
+    });
+    let front = Front::start(Arc::new(backend), ApiSettings::default());
+    let in_progress = r#"http_requests_inprogress{handler="/v1/chat/completions",method="POST"}"#;
+    let counted =
+        r#"http_requests_total{code="200",handler="/v1/chat/completions",method="POST",status="2xx"}"#;
+    let own = r#"http_requests_inprogress{handler="/metrics",method="GET"}"#;
+    assert_eq!(value_of(&front, own).await, Some(1.0), "the question itself");
+
+    let body = json!({"model": "acme/m", "messages": [{"role": "user", "content": "Hi"}], "stream": true});
+    let head = "POST /v1/chat/completions HTTP/1.1\r\ncontent-type: application/json";
+    let mut stream = front.send(head, &body.to_string()).await;
+    let mut events = hello().into_iter();
+    sender.send(events.next().expect("there are events")).await.expect("the handler listens");
+    sender.send(events.next().expect("there are events")).await.expect("the handler listens");
+    let mut beginning = [0; 15];
+    stream.read_exact(&mut beginning).await.expect("the answer begins");
+    assert_eq!(&beginning, b"HTTP/1.1 200 OK");
+    assert_eq!(value_of(&front, in_progress).await, Some(1.0));
+    assert_eq!(value_of(&front, counted).await, None);
+
+    for event in events {
+        sender.send(event).await.expect("the stream listens");
+    }
+    drop(sender);
+    stream.read_to_end(&mut Vec::new()).await.expect("the answer ends");
+    assert_eq!(value_of(&front, counted).await, Some(1.0));
+    assert_eq!(value_of(&front, in_progress).await, Some(0.0));
     front.stop().await;
 }

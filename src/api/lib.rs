@@ -33,6 +33,7 @@ mod sse;
 mod text;
 mod to_wire;
 mod trace;
+mod traffic;
 mod unread;
 mod wire;
 
@@ -65,6 +66,7 @@ use crate::auth::KeyRing;
 use crate::backend::Backend;
 use crate::cors::CrossOrigin;
 use crate::error::ApiError;
+use crate::traffic::Traffic;
 
 /// How long a connection is kept for a next request after an answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -73,11 +75,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 struct ApiState {
     backend: Arc<dyn Backend>,
     live: LiveApi,
+    traffic: Traffic,
 }
 
 impl ApiState {
     fn new(backend: Arc<dyn Backend>, live: LiveApi) -> Self {
-        Self { backend, live }
+        Self { backend, live, traffic: Traffic::new() }
     }
 
     fn backend(&self) -> &dyn Backend {
@@ -123,8 +126,8 @@ fn serve(
     let header_timeout = live.settings().header_timeout;
     let state = web::Data::new(ApiState::new(backend, live.clone()));
     let server = HttpServer::new(move || {
-        // The last layer is met first: the connection is seen to be in use, a path loses its `/`, the request gets its id, CORS answers pre-flights, a body
-        // is watched, and only then is a key asked for.
+        // The last layer is met first: the connection is seen to be in use, a path loses its `/`, the request is counted and
+        // gets its id, CORS answers pre-flights, a body is watched, and only then is a key asked for.
         App::new()
             .app_data(state.clone())
             .wrap(from_fn(panic::catch))
@@ -132,6 +135,7 @@ fn serve(
             .wrap(from_fn(unread::guard))
             .wrap(CrossOrigin::new(live.clone()))
             .wrap(from_fn(request_id::attach))
+            .wrap(from_fn(traffic::measure))
             .wrap(NormalizePath::trim())
             .wrap(from_fn(idle::guard))
             .configure(routes::configure)

@@ -1,6 +1,6 @@
 //! Which path and method reaches which handler, and what is told to the others.
 
-use actix_web::dev::HttpServiceFactory;
+use actix_web::dev::{HttpServiceFactory, ServiceRequest};
 use actix_web::http::Method;
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, web};
 use candlewick_protocol::{ErrorKind, clipped};
@@ -49,6 +49,23 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(get("/metrics", health::metrics))
         .service(get("/v1/metrics", health::metrics))
         .default_service(web::to(unknown_url));
+}
+
+/// The route that a request takes, as it is written above but without patterns (`/v1/models/{id}`): one name for all
+/// requests of a kind. `None` where the path leads nowhere.
+pub fn template(request: &ServiceRequest) -> Option<String> {
+    let pattern = request.match_pattern()?;
+    let mut template = String::with_capacity(pattern.len());
+    let mut is_pattern = false;
+    let mut is_place = false;
+    for letter in pattern.chars() {
+        is_place = letter == '{' || (is_place && letter != '}');
+        is_pattern = is_place && (is_pattern || letter == ':');
+        if !is_pattern {
+            template.push(letter);
+        }
+    }
+    Some(template)
 }
 
 fn get<F, Args>(path: &str, handler: F) -> impl HttpServiceFactory + use<F, Args>

@@ -9,6 +9,8 @@ use tracing::field::Empty;
 use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+use crate::routes;
+
 /// The header, in requests and answers.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -25,8 +27,7 @@ impl ServerSpan {
         let header = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
         let state = header(TRACESTATE).and_then(|state| state.parse().ok()).unwrap_or_default();
         let remote = header(TRACEPARENT).and_then(|text| read_traceparent(text, state));
-        // With the places of ids in it: one name for all requests of a kind.
-        let route = request.match_pattern();
+        let route = routes::template(request);
         let span = info_span!(
             target: SPANS,
             "request",
