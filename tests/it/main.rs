@@ -19,6 +19,7 @@ mod kernels;
 mod live_config;
 mod loading;
 mod memory;
+mod metrics;
 mod overload;
 mod reliability;
 mod replay;
