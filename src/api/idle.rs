@@ -3,17 +3,16 @@
 //! A head that comes byte by byte is no request yet. So a client that keeps a connection busy without ever asking anything
 //! is told from one that asks, and from one that waits for its answer.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpRequest};
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::timeout;
+
+use crate::keeping::keeping;
 
 /// The requests of a connection.
 #[derive(Clone, Default)]
@@ -65,27 +64,6 @@ impl Drop for InFlight {
     }
 }
 
-/// The body of an answer, whose request ends with it.
-struct Answering {
-    body: BoxBody,
-    _in_flight: Option<InFlight>,
-}
-
-impl MessageBody for Answering {
-    type Error = <BoxBody as MessageBody>::Error;
-
-    fn size(&self) -> BodySize {
-        self.body.size()
-    }
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.body).poll_next(context)
-    }
-}
-
 fn begin(request: &HttpRequest) -> Option<InFlight> {
     Some(request.conn_data::<Requests>()?.begin())
 }
@@ -97,7 +75,7 @@ pub async fn guard<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let in_flight = begin(request.request());
     let response = next.call(request).await?;
-    Ok(response.map_body(|_, body| Answering { body: BoxBody::new(body), _in_flight: in_flight }))
+    Ok(keeping(response, in_flight))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod from_wire;
 mod generation;
 mod health;
 mod idle;
+mod keeping;
 mod live;
 mod load;
 mod models;

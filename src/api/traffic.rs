@@ -5,21 +5,19 @@
 //! lasts until the last byte of its answer is handed over, a stream's too. What actix answers by itself, because it could not
 //! read the request, is not told.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, web};
-use bytes::Bytes;
 use prometheus::{
     CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder,
 };
 
 use crate::ApiState;
+use crate::keeping::keeping;
 use crate::routes;
 
 const SECONDS: &[f64] = &[
@@ -128,38 +126,17 @@ impl Drop for Exchange {
     }
 }
 
-/// The body of an answer, which ends its exchange with it.
-pub struct Measured {
-    body: BoxBody,
-    _exchange: Exchange,
-}
-
-impl MessageBody for Measured {
-    type Error = <BoxBody as MessageBody>::Error;
-
-    fn size(&self) -> BodySize {
-        self.body.size()
-    }
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.body).poll_next(context)
-    }
-}
-
 /// Tells of each request.
 pub async fn measure<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<Measured>, Error> {
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let state = request.app_data::<web::Data<ApiState>>().expect("the app is made with its state");
     let mut exchange = state.traffic.begin(&request);
     match next.call(request).await {
         Ok(response) => {
             exchange.status = Some(response.status());
-            Ok(response.map_body(|_, body| Measured { body: body.boxed(), _exchange: exchange }))
+            Ok(keeping(response, exchange))
         }
         Err(error) => {
             exchange.status = Some(error.as_response_error().status_code());
