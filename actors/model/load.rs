@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use candlewick_engine::LoadError;
+use candlewick_engine::{LoadError, ModelInfo};
 use candlewick_protocol::{LoadEvent, ModelStatus};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
@@ -112,9 +112,12 @@ impl ModelState {
             model = %self.id, family = info.family, parameters = info.num_parameters, bytes = info.weight_bytes,
             "loaded"
         );
+        // Its draft model is in memory with it, and has a cache of the same shape.
+        let draft = model.draft.as_ref().map(|draft| draft.info());
+        let with_draft = |bytes: fn(&ModelInfo) -> u64| bytes(info).saturating_add(draft.map_or(0, bytes));
         let held = Held {
-            weight_bytes: info.weight_bytes,
-            kv_bytes_per_token: info.kv_bytes_per_token,
+            weight_bytes: with_draft(|info| info.weight_bytes),
+            kv_bytes_per_token: with_draft(|info| info.kv_bytes_per_token),
             block_size: model.capacity.cache.block_size,
             num_blocks: model.capacity.cache.num_blocks,
             prefix_caching: self.tree.settings().prefix_caching,
