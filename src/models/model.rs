@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::Storage;
+use candle_core::{Storage, Tensor};
 use candlewick_engine::{
     BlockId, KvCacheShape, KvDType, Model, ModelInfo, RowFailure, SampledToken, StepError, StepOutcome,
     StepPlan, TokenScore, Weights,
@@ -11,6 +11,7 @@ use candlewick_engine::{
 use crate::batch::Batch;
 use crate::cache::KvCache;
 use crate::kernels::attention::HeadShape;
+use crate::kernels::packed::BestOutput;
 use crate::kernels::pool::Pool;
 use crate::kernels::rows::map;
 use crate::layers::decoder::Decoder;
@@ -98,16 +99,10 @@ impl Shared {
         let rows_max = (LOGITS_BYTES_MAX / (self.info.vocab_size * size_of::<f32>())).max(1);
         for wanted in wanted.chunks(rows_max) {
             let rows: Vec<u32> = wanted.iter().map(|wanted| wanted.row as u32).collect();
-            let logits = self.decoder.logits(&hidden, &rows).map_err(compute)?;
-            let (storage, _) = logits.storage_and_layout();
-            let Storage::Cpu(storage) = &*storage else {
-                return Err(StepError::Compute("the logits are not in main memory".into()));
+            let answers = match self.best(plan, wanted, &hidden, &rows)? {
+                Some(answers) => answers,
+                None => self.answers(plan, wanted, &hidden, &rows)?,
             };
-            let logits = storage.as_slice::<f32>().map_err(compute)?;
-            let answers = map(wanted.len(), |index| {
-                let logits = &logits[index * self.info.vocab_size..][..self.info.vocab_size];
-                answer(plan, logits, &wanted[index])
-            });
             for (wanted, answer) in wanted.iter().zip(answers) {
                 places[wanted.chunk].extend(answer.sampled);
                 outcome.prompt_scores[wanted.chunk].extend(answer.score.transpose()?);
@@ -124,6 +119,50 @@ impl Shared {
             }
         }
         Ok(outcome)
+    }
+
+    /// The answers to rows of which nothing but the likeliest token is asked; `None` if any of them asks for more. What is
+    /// wrong with logits is said by those who look at all of them.
+    fn best(
+        &self,
+        plan: &StepPlan,
+        wanted: &[Wanted],
+        hidden: &Tensor,
+        rows: &[u32],
+    ) -> Result<Option<Vec<Answer>>, StepError> {
+        let takes_best = |wanted: &Wanted| {
+            let spec = wanted.sample.map(|sample| &plan.chunks[wanted.chunk].samples[sample]);
+            !wanted.scored && spec.is_some_and(sampler::takes_best)
+        };
+        if !wanted.iter().all(takes_best) {
+            return Ok(None);
+        }
+        let best = self.decoder.best(hidden, rows).map_err(compute)?;
+        let answer = |best: BestOutput| {
+            let (token_id, _) = best.filter(|(_, logit)| logit.is_finite())?;
+            Some(Answer { sampled: Some(Ok(SampledToken { token_id, score: None })), score: None })
+        };
+        Ok(best.and_then(|best| best.into_iter().map(answer).collect()))
+    }
+
+    /// The answers to rows, from their logits.
+    fn answers(
+        &self,
+        plan: &StepPlan,
+        wanted: &[Wanted],
+        hidden: &Tensor,
+        rows: &[u32],
+    ) -> Result<Vec<Answer>, StepError> {
+        let logits = self.decoder.logits(hidden, rows).map_err(compute)?;
+        let (storage, _) = logits.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else {
+            return Err(StepError::Compute("the logits are not in main memory".into()));
+        };
+        let logits = storage.as_slice::<f32>().map_err(compute)?;
+        Ok(map(wanted.len(), |index| {
+            let logits = &logits[index * self.info.vocab_size..][..self.info.vocab_size];
+            answer(plan, logits, &wanted[index])
+        }))
     }
 }
 

@@ -15,7 +15,7 @@ use std::cmp::Ordering;
 
 use candlewick_engine::{Distribution, SampleSpec, SampledToken, SamplingParams, StepError, TokenScore};
 
-use self::adjust::{Masks, adjust};
+use self::adjust::{Masks, adjust, leaves_alone};
 use crate::kernels::exp::{log_sum_exp, max};
 use crate::rng;
 
@@ -57,6 +57,12 @@ pub(crate) fn sample(logits: &[f32], spec: &SampleSpec) -> Result<Result<Sampled
     let score =
         params.logprobs.map(|num_top| score_checked(scored, token_id, num_top, &params.logprob_token_ids));
     Ok(Ok(SampledToken { token_id, score }))
+}
+
+/// Whether [`sample`] takes the likeliest token and says nothing else, so that it need not be given the other logits.
+pub(crate) fn takes_best(spec: &SampleSpec) -> bool {
+    let params = &spec.params;
+    params.is_greedy() && params.logprobs.is_none() && spec.grammar.is_none() && leaves_alone(spec)
 }
 
 /// How likely a token is by these logits, with the `num_top` likeliest.
@@ -240,6 +246,30 @@ mod tests {
     #[test]
     fn greedy_takes_the_best_and_the_lower_id_of_equals() {
         assert_eq!(token(&[1.0, 3.0, 2.0, 3.0], &spec(greedy())), 1);
+    }
+
+    #[test]
+    fn whoever_asks_for_more_than_the_likeliest_has_all_logits_looked_at() {
+        let one = BTreeMap::from([(2, 1.0)]);
+        assert!(takes_best(&spec(greedy())));
+        assert!(takes_best(&spec(SamplingParams { min_tokens: 0, stop_token_ids: vec![1], ..greedy() })));
+        let others = [
+            spec(params()),
+            spec(SamplingParams { logprobs: Some(0), ..greedy() }),
+            spec(SamplingParams { allowed_token_ids: vec![2], ..greedy() }),
+            spec(SamplingParams { bad_words: vec![vec![1]], ..greedy() }),
+            spec(SamplingParams { logit_bias: one, ..greedy() }),
+            spec(SamplingParams { min_tokens: 1, eos_token_ids: vec![1], ..greedy() }),
+            spec(SamplingParams { min_tokens: 1, stop_token_ids: vec![1], ..greedy() }),
+            with_history(SamplingParams { repetition_penalty: 2.0, ..greedy() }, &[1], &[]),
+            with_history(SamplingParams { presence_penalty: 2.0, ..greedy() }, &[], &[1]),
+            with_history(SamplingParams { frequency_penalty: 2.0, ..greedy() }, &[], &[1]),
+            with_history(SamplingParams { no_repeat_ngram_size: 1, ..greedy() }, &[], &[1]),
+            SampleSpec { forced: Some(2), ..spec(greedy()) },
+        ];
+        for other in others {
+            assert!(!takes_best(&other), "{other:?}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::cache::KvCache;
 use crate::config::{Config, corrupt};
 use crate::kernels::activation::Activation;
 use crate::kernels::attention::HeadShape;
-use crate::kernels::packed::Kind;
+use crate::kernels::packed::{BestOutput, Kind};
 use crate::weights::WeightReader;
 
 /// Everything that tells one decoder from another.
@@ -239,6 +239,11 @@ impl Decoder {
     /// that are sampled or scored go through it.
     pub(crate) fn logits(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor> {
         self.head.forward_with(&gather(x, rows)?, Around { norm: Some(&self.norm), residual: None })
+    }
+
+    /// The likeliest token of some rows and its logit, without the logits; see [`Linear::best`].
+    pub(crate) fn best(&self, x: &Tensor, rows: &[u32]) -> Result<Option<Vec<BestOutput>>> {
+        self.head.best(&gather(x, rows)?, Some(&self.norm))
     }
 }
 

@@ -11,7 +11,7 @@ use super::reference;
 use super::slice::contiguous;
 use crate::kernels::activation::Activation;
 use crate::kernels::packed::pack::Packing;
-use crate::kernels::packed::{Epilogue, Kind, Packed};
+use crate::kernels::packed::{BestOutput, Epilogue, Kind, Packed};
 use crate::packing::Role;
 use crate::weights::WeightReader;
 
@@ -125,6 +125,16 @@ impl Linear {
                 reference::linear(x, weight, self.bias.as_deref(), self.gate, around)
             }
         }
+    }
+
+    /// The largest output of each row of `linear(norm(x))`, of equals the first: which, and what it is; `None` for a row with
+    /// an output that is no number. Nothing at all where outputs have to be computed first, and then looked at.
+    pub(crate) fn best(&self, x: &Tensor, norm: Option<&RmsNorm>) -> Result<Option<Vec<BestOutput>>> {
+        let Weight::Packed(weight) = &self.weight else { return Ok(None) };
+        let (storage, at) = x.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else { return Ok(None) };
+        let x = contiguous::<f32>(storage, at)?;
+        Ok(Some(weight.best(x, norm.map(RmsNorm::as_kernel), self.bias.as_deref())))
     }
 
     /// What the weight is kept as.

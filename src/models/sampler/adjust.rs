@@ -61,6 +61,18 @@ impl Adjusted<'_> {
     }
 }
 
+/// Whether [`adjust`] would change nothing, so that nobody need look at the logits for it.
+pub(super) fn leaves_alone(spec: &SampleSpec) -> bool {
+    let params = &spec.params;
+    let has_ends = !params.eos_token_ids.is_empty() || !params.stop_token_ids.is_empty();
+    spec.forced.is_none()
+        && params.allowed_token_ids.is_empty()
+        && params.bad_words.is_empty()
+        && params.logit_bias.is_empty()
+        && spec.history.is_none()
+        && !(has_ends && spec.num_generated < params.min_tokens)
+}
+
 /// The logits as the request wants them.
 pub(super) fn adjust<'a>(logits: &'a [f32], spec: &SampleSpec, masks: Masks) -> Adjusted<'a> {
     let params = &spec.params;

@@ -276,6 +276,23 @@ fn the_cut_of_the_work_changes_no_bit() {
 }
 
 #[test]
+fn the_likeliest_token_is_the_same_whether_or_not_logits_are_looked_at() {
+    // Without log-probabilities it is found while the head is computed, and the logits are never there.
+    let quiet = SamplingParams { logprobs: None, ..greedy() };
+    for fixture in fixtures() {
+        let weights = load(&fixture, 2, DType::Auto);
+        for cut in [WHOLE, Cut { chunk: 7, block_size: 8, stride: 5 }] {
+            let looked = generate(&weights, &prompts(&fixture), 12, &greedy(), cut);
+            let found = generate(&weights, &prompts(&fixture), 12, &quiet, cut);
+            for (found, looked) in found.iter().zip(&looked) {
+                assert!(found.iter().all(|token| token.score.is_none()), "{}", fixture.name);
+                assert_eq!(tokens(found), tokens(looked), "{}", fixture.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn recomputing_after_a_preemption_changes_no_bit() {
     let params = SamplingParams { temperature: 1.0, ..greedy() };
     for fixture in fixtures() {

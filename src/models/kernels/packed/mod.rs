@@ -24,7 +24,7 @@
 //! [`Packed::multiply`] chooses the kernel for this machine once. Activations come in `f32` and are turned to what the
 //! kernel takes first: as they are, rounded to bf16 (for bf16 weights, unless they are few, where the machine has a bf16 dot product), or to
 //! int8 with a scale for each 32 of them or for each row. Norm before and bias, residual or gate after are done on the
-//! way.
+//! way. [`Packed::best`] keeps the largest output of each row and writes none.
 //!
 //! Invariant: each (row, output) is one sum over `k` in ascending order, in steps that only the kind and the machine
 //! decide. Neither the number of rows, nor which other rows there are, nor threads, nor the tile a row falls into change
@@ -34,6 +34,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod best;
 mod blocks;
 mod float;
 mod input;
@@ -47,6 +48,7 @@ mod tile;
 use half::{bf16, f16};
 
 use super::pages::Region;
+pub(crate) use best::BestOutput;
 pub(crate) use product::{Epilogue, Norm};
 
 /// Outputs of a panel.

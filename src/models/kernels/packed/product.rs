@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
+use super::best::{Best, BestOutput};
 use super::input::Input;
 use super::tile::{Ahead, Kernels, LINE, Tile};
 use super::{PANEL, Packed};
@@ -75,38 +76,77 @@ impl Packed {
         epilogue: Epilogue<'_>,
         out: &mut [f32],
     ) {
-        let k = self.num_in();
-        let rows = x.len() / k;
+        let rows = x.len() / self.num_in();
         assert!(self.paired == epilogue.gate.is_some(), "pairs are gated, and nothing else is");
         let width = if self.paired { self.outputs[0] } else { self.num_out() };
-        assert!(x.len() == rows * k && out.len() == rows * width, "shapes of a product agree");
-        assert!(norm.is_none_or(|norm| norm.weight.len() == k), "a norm has one weight for each input");
-        let (Epilogue { bias, residual, .. }, len) = (epilogue, out.len());
-        assert!(bias.is_none_or(|bias| bias.len() == self.num_out()), "one bias for each output");
+        assert!(out.len() == rows * width, "shapes of a product agree");
+        let (residual, len) = (epilogue.residual, out.len());
         assert!(
             residual.is_none_or(|residual| residual.len() == len),
             "a residual is as large as the result"
         );
+        self.compute(level, x, norm, epilogue, width, Sink::Memory(SharedOutput::new(out)));
+    }
+
+    /// The largest output of each row of `norm(x) · weightᵀ + bias`, of equals the first: which, and what it is. `None` for
+    /// a row with an output that is no number. Bits are those of [`multiply`](Self::multiply).
+    ///
+    /// # Panics
+    /// If shapes do not agree, or outputs are gated in pairs.
+    pub(crate) fn best(&self, x: &[f32], norm: Option<Norm<'_>>, bias: Option<&[f32]>) -> Vec<BestOutput> {
+        self.best_on(Level::chosen(), x, norm, bias)
+    }
+
+    pub(super) fn best_on(
+        &self,
+        level: Level,
+        x: &[f32],
+        norm: Option<Norm<'_>>,
+        bias: Option<&[f32]>,
+    ) -> Vec<BestOutput> {
+        assert!(!self.paired, "pairs are gated");
+        let mut best = Vec::new();
+        best.resize_with(x.len() / self.num_in(), Best::default);
+        let epilogue = Epilogue { bias, ..Epilogue::default() };
+        self.compute(level, x, norm, epilogue, self.num_out(), Sink::Best(&best));
+        best.into_iter().map(Best::into_output).collect()
+    }
+
+    /// A product into a sink, for rows of `width` outputs.
+    fn compute(
+        &self,
+        level: Level,
+        x: &[f32],
+        norm: Option<Norm<'_>>,
+        epilogue: Epilogue<'_>,
+        width: usize,
+        sink: Sink<'_>,
+    ) {
+        let k = self.num_in();
+        let rows = x.len() / k;
+        assert!(x.len() == rows * k, "inputs are whole rows");
+        assert!(norm.is_none_or(|norm| norm.weight.len() == k), "a norm has one weight for each input");
+        assert!(epilogue.bias.is_none_or(|bias| bias.len() == self.num_out()), "one bias for each output");
         if rows == 0 || width == 0 {
             return;
         }
         let kernels = if self.exact { level.without_rounding() } else { level }.kernels(self.kind);
         let mut input = INPUT.take();
         input.fill(kernels.input, self.kind, x, k, norm);
-        let product = Product {
-            packed: self,
-            kernels,
-            input: &input,
-            rows,
-            width,
-            epilogue,
-            out: SharedOutput::new(out),
-        };
+        let product = Product { packed: self, kernels, input: &input, rows, width, epilogue, sink };
         let at_once = if self.paired { 2 } else { 1 };
         let min = TASK_PRODUCTS_MIN.div_ceil(rows * k * PANEL * at_once);
         share(self.panels.len() / at_once, min, |range| product.panels(range));
         INPUT.set(input);
     }
+}
+
+/// Where outputs go.
+enum Sink<'a> {
+    /// To memory, `(rows, width)`.
+    Memory(SharedOutput<'a>),
+    /// Nowhere: the largest of each row is kept.
+    Best(&'a [Best]),
 }
 
 /// A product under way.
@@ -118,7 +158,7 @@ struct Product<'a> {
     /// Outputs of a row.
     width: usize,
     epilogue: Epilogue<'a>,
-    out: SharedOutput<'a>,
+    sink: Sink<'a>,
 }
 
 impl Product<'_> {
@@ -232,10 +272,16 @@ impl Product<'_> {
         for (row, (first, second)) in
             rows.zip(first.as_chunks::<PANEL>().0.iter().zip(second.as_chunks::<PANEL>().0))
         {
-            // SAFETY: this row and panel are of this task alone.
-            let out = unsafe { self.out.slice(row * self.width + column, panel.width) };
             let at = column..column + panel.width;
             let bias = self.epilogue.bias.map(|bias| &bias[at.clone()]);
+            let out = match &self.sink {
+                // SAFETY: this row and panel are of this task alone.
+                Sink::Memory(out) => unsafe { out.slice(row * self.width + column, panel.width) },
+                Sink::Best(best) => {
+                    best[row].see(first, bias, column, panel.width);
+                    continue;
+                }
+            };
             let residual = self.epilogue.residual.map(|residual| &residual[row * self.width..][at.clone()]);
             let gate = self.epilogue.gate.map(|activation| {
                 let bias = self.epilogue.bias.map(|bias| &bias[self.width..][at]);
@@ -279,7 +325,7 @@ impl Kernel for Finish<'_> {
 }
 
 #[inline(always)]
-fn add(sums: &mut [f32; PANEL], terms: Option<&[f32]>) {
+pub(super) fn add(sums: &mut [f32; PANEL], terms: Option<&[f32]>) {
     match terms.map(|terms| (terms, <&[f32; PANEL]>::try_from(terms))) {
         None => {}
         Some((_, Ok(terms))) => sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term),

@@ -165,6 +165,59 @@ fn zeros_large_numbers_and_what_is_no_number_come_through() {
     }
 }
 
+/// Of equals the first; a NaN is passed over.
+fn argmax(outputs: &[f32]) -> (u32, f32) {
+    let best = outputs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    (outputs.iter().position(|output| *output == best).unwrap() as u32, best)
+}
+
+#[test]
+fn the_best_output_is_that_of_the_product() {
+    let (m, k) = (9, 96);
+    let x = noise(1, m * k);
+    for kind in Kind::ALL {
+        for n in [1, 31, 32, 1000] {
+            let packed = packed(kind, &noise(2, n * k), k);
+            // Noise alone, and such that all outputs are far below zero, where lanes without an output have zero.
+            for bias in [noise(3, n), vec![-1e6; n]] {
+                for level in Level::available() {
+                    let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+                    let mut outputs = vec![0.0; m * n];
+                    packed.multiply_on(level, &x, None, epilogue, &mut outputs);
+                    let expected: Vec<_> = outputs.chunks_exact(n).map(|row| Some(argmax(row))).collect();
+                    let pool = Pool::new(3).unwrap();
+                    let found = pool.install(|| packed.best_on(level, &x, None, Some(&bias)));
+                    assert!(found == expected, "{kind:?} {level:?} {n}: {found:?}, not {expected:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn of_equal_outputs_the_first_is_the_best_and_no_number_is_none() {
+    let (k, n) = (64, 500);
+    let packed = packed(Kind::F32, &vec![0.0; n * k], k);
+    let best = |bias: &[f32]| {
+        let pool = Pool::new(2).unwrap();
+        pool.install(|| packed.best(&vec![1.0; k], None, Some(bias)))[0]
+    };
+    let of = |places: &[(usize, f32)], rest: f32| {
+        let mut bias = vec![rest; n];
+        places.iter().for_each(|(place, output)| bias[*place] = *output);
+        best(&bias)
+    };
+    assert_eq!(of(&[], 0.0), Some((0, 0.0)));
+    assert_eq!(of(&[(499, 2.0), (70, 2.0), (33, 1.0)], 0.0), Some((70, 2.0)));
+    assert_eq!(of(&[(64, -1.5), (65, -1.5)], -2.0), Some((64, -1.5)));
+    assert_eq!(of(&[(200, 0.0), (100, -0.0)], -1.0).map(|(index, _)| index), Some(100), "zeros are equal");
+    assert_eq!(of(&[(7, f32::INFINITY), (6, 3e38)], 0.0), Some((7, f32::INFINITY)));
+    assert_eq!(of(&[], f32::NEG_INFINITY), Some((0, f32::NEG_INFINITY)));
+    for nan in [f32::NAN, -f32::NAN] {
+        assert_eq!(of(&[(300, nan), (20, 5.0), (400, 9.0)], 0.0), None);
+    }
+}
+
 #[test]
 fn sources_are_joined_or_paired() {
     on_every_level(|| {
