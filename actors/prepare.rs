@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candlewick_engine::text::PreparedPrompt;
 use candlewick_engine::{GenerationDefaults, ResolveLimits, SamplingParams};
 use candlewick_protocol::{
-    Content, ContentPart, Failure, GenerationRequest, Message, Prompt, RequestKey, Search, merge_sampling,
+    ErrorKind, Failure, GenerationRequest, Prompt, RequestKey, Search, merge_sampling,
 };
 
 use crate::TreeSettings;
@@ -21,6 +21,10 @@ pub fn prepare(
 ) -> Result<Generation, Failure> {
     if request.num_choices == 0 {
         return Err(Failure::invalid("n", "n is 0; at least one choice must be asked for"));
+    }
+    if let Some(encoder) = &model.weights.info().encoder {
+        let message = format!("this model generates no text: {}", encoder.ability);
+        return Err(Failure::new(ErrorKind::Unsupported, message).with_param("model"));
     }
     let prompt = prepare_prompt(&request, model)?;
     let grammar = model.processor.grammar(&request.prompt, request.constraint.as_ref(), &prompt)?;
@@ -45,23 +49,10 @@ pub fn prepare(
 /// How large a prompt is, as it was sent.
 pub fn num_prompt_bytes(prompt: &Prompt) -> usize {
     match prompt {
-        Prompt::Chat(chat) => chat.messages.iter().map(num_message_bytes).sum(),
+        Prompt::Chat(chat) => chat.num_bytes(),
         Prompt::Text { text, .. } => text.len(),
         Prompt::Infill { prefix, suffix } => prefix.len() + suffix.len(),
         Prompt::Tokens(ids) => size_of_val(ids.as_slice()),
-    }
-}
-
-fn num_message_bytes(message: &Message) -> usize {
-    match &message.content {
-        None => 0,
-        Some(Content::Text(text)) => text.len(),
-        Some(Content::Parts(parts)) => parts
-            .iter()
-            .map(|part| match part {
-                ContentPart::Text { text } => text.len(),
-            })
-            .sum(),
     }
 }
 

@@ -89,6 +89,11 @@ impl ModelFactory for CandleFactory {
             return encoders::load(&json, files, options, &self.pool, on_progress);
         }
         let config = read_config(&json)?;
+        if files.get("modules.json").is_some() {
+            // Whoever wrote that file means an embedder.
+            refuse_bidirectional(&json)?;
+            return encoders::load_decoder(config, files, options, &self.pool, on_progress);
+        }
         let checkpoint = Checkpoint::open(files)?;
         let mut reader = WeightReader::new(&checkpoint, options.clone(), &self.pool, on_progress);
         let decoder = Decoder::load(&config, &mut reader)?;
@@ -151,6 +156,17 @@ fn read_config(json: &Value) -> Result<DecoderConfig, LoadError> {
     read(config)
 }
 
+/// Embedders that were made of decoders may have been taught to look ahead.
+fn refuse_bidirectional(json: &Value) -> Result<(), LoadError> {
+    let looks_ahead = json["is_causal"] == false || json["use_bidirectional_attention"] == true;
+    match looks_ahead {
+        true => Err(LoadError::Unsupported(
+            "a decoder whose tokens see the whole text (`is_causal`, `use_bidirectional_attention`) is not there".into(),
+        )),
+        false => Ok(()),
+    }
+}
+
 fn refuse_quantized(config: Config<'_>) -> Result<(), LoadError> {
     let Some(quantization) = config.get("quantization_config") else { return Ok(()) };
     let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
@@ -177,6 +193,9 @@ fn warn_of_unread(config: &DecoderConfig, unread: &[&str]) {
 }
 
 /// Reports the whole as done, whatever share of the checkpoint's tensors the model called for.
-fn finish_progress(on_progress: &mut dyn FnMut(u64, u64) -> bool, total: u64) -> Result<(), LoadError> {
+pub(crate) fn finish_progress(
+    on_progress: &mut dyn FnMut(u64, u64) -> bool,
+    total: u64,
+) -> Result<(), LoadError> {
     if on_progress(total, total) { Ok(()) } else { Err(LoadError::Internal("loading was stopped".into())) }
 }

@@ -4,6 +4,7 @@
 //! There is no I/O in this room, it knows no other room, and OpenAI's JSON is not spoken here: `api` translates.
 
 mod constraint;
+mod encode;
 mod error;
 mod event;
 mod failpoint;
@@ -18,6 +19,9 @@ mod text;
 mod tree;
 
 pub use constraint::{Constraint, JsonLayout, OutputForm, TaggedStructure};
+pub use encode::{
+    EncodeAnswer, EncodeInput, EncodeInputs, EncodeOutput, EncodeRequest, EncodeWork, LabelActivation, Rows,
+};
 pub use error::{ErrorKind, Failure};
 pub use event::{
     Delta, Event, FinishReason, Finished, Piece, Started, StopCause, TokenLogprob, TopLogprob, Usage,

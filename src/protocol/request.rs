@@ -162,6 +162,14 @@ pub struct ChatPrompt {
     pub chat_template: Option<String>,
 }
 
+impl ChatPrompt {
+    /// The size of what its messages say, as it was sent.
+    pub fn num_bytes(&self) -> usize {
+        let contents = self.messages.iter().filter_map(|message| message.content.as_ref());
+        contents.map(Content::num_bytes).sum()
+    }
+}
+
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Message {
@@ -191,6 +199,15 @@ pub enum Content {
     Text(String),
     /// Parts, in order.
     Parts(Vec<ContentPart>),
+}
+
+impl Content {
+    fn num_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Parts(parts) => parts.iter().map(|ContentPart::Text { text }| text.len()).sum(),
+        }
+    }
 }
 
 /// One part of a message.

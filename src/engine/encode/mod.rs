@@ -4,16 +4,18 @@
 //! next. [`EncodeQueue`] decides which texts go together; [`SentenceLayout`] is what a repository says of how its tokens'
 //! vectors become one.
 
+mod job;
 mod layout;
 mod queue;
 
 use std::fmt;
 use std::sync::Arc;
 
-use candlewick_protocol::RequestKey;
+use candlewick_protocol::{LabelActivation, RequestKey};
 
 use crate::StepError;
 
+pub use job::{EncodeJob, EncodeModel};
 pub use layout::{DenseStep, Matryoshka, PoolMode, Pooling, SentenceLayout, SentenceStep, Similarity};
 pub use queue::EncodeQueue;
 
@@ -52,6 +54,13 @@ pub enum EncodeTask {
         dimensions: Option<usize>,
         /// Bring it to unit length or leave it as pooled, whatever the model says.
         normalize: Option<bool>,
+    },
+    /// A vector for each of its tokens, as they come out of the last layer.
+    EmbedTokens {
+        /// Keep so many elements of each.
+        dimensions: Option<usize>,
+        /// Bring each to unit length.
+        normalize: bool,
     },
     /// A score for each label: of the text, or of each token where the model labels tokens. As they come out of the last
     /// layer.
@@ -125,12 +134,29 @@ pub enum EncoderAbility {
     Classify {
         /// Labels by index.
         labels: Vec<String>,
-        /// Whether several may hold at once.
-        is_multi_label: bool,
+        /// How scores become what is told, if nobody asks for another way.
+        activation: LabelActivation,
     },
     /// A score of each label, for each token.
     ClassifyTokens {
         /// Labels by index.
         labels: Vec<String>,
     },
+}
+
+impl fmt::Display for EncoderAbility {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embed { dimensions, .. } => {
+                write!(f, "it makes vectors of {dimensions} elements of texts (/v1/embeddings)")
+            }
+            Self::Classify { labels, .. } if labels.len() == 1 => {
+                f.write_str("it scores how well one text answers another")
+            }
+            Self::Classify { labels, .. } => write!(f, "it gives texts one of {} labels", labels.len()),
+            Self::ClassifyTokens { labels } => {
+                write!(f, "it gives the tokens of texts one of {} labels", labels.len())
+            }
+        }
+    }
 }

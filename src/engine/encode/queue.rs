@@ -35,6 +35,11 @@ impl EncodeQueue {
         Self { requests: VecDeque::new(), max_tokens }
     }
 
+    /// Plans have at most so many tokens from now on.
+    pub fn set_max_tokens(&mut self, max_tokens: usize) {
+        self.max_tokens = max_tokens;
+    }
+
     /// Texts of a request, each with its index there.
     pub fn admit(
         &mut self,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::encode::{EncodePlan, TextId};
 use crate::{StepError, StepPlan};
 
 /// How to break.
@@ -91,6 +92,8 @@ struct ControlState {
     poison: HashMap<u32, Fault>,
     plans: Vec<StepPlan>,
     keeps_plans: bool,
+    passes: Vec<Vec<TextId>>,
+    keeps_passes: bool,
 }
 
 impl FakeControl {
@@ -126,21 +129,55 @@ impl FakeControl {
         lock(&self.state).plans.clone()
     }
 
+    /// Keeps the texts of every pass from now on, for `passes`.
+    pub fn keep_passes(&self) {
+        lock(&self.state).keeps_passes = true;
+    }
+
+    /// The texts of each pass since `keep_passes`.
+    pub fn passes(&self) -> Vec<Vec<TextId>> {
+        lock(&self.state).passes.clone()
+    }
+
     /// What a model does before it computes: counts, stands at the gate, breaks.
     pub(super) fn before_step(&self, plan: &StepPlan) -> Result<(), StepError> {
-        let number = {
-            let mut state = lock(&self.state);
-            state.num_steps += 1;
+        let number = self.count(|state| {
             if state.keeps_plans {
                 state.plans.push(plan.clone());
             }
-            state.num_steps - 1
-        };
+        });
+        self.stand_and_break(number, plan.chunks.iter().flat_map(|chunk| &chunk.token_ids))
+    }
+
+    /// The same of an encoder.
+    pub(super) fn before_pass(&self, plan: &EncodePlan) -> Result<(), StepError> {
+        let number = self.count(|state| {
+            if state.keeps_passes {
+                state.passes.push(plan.texts.iter().map(|text| text.id).collect());
+            }
+        });
+        self.stand_and_break(number, plan.texts.iter().flat_map(|text| &text.input.token_ids))
+    }
+
+    /// The number of the step that begins.
+    fn count(&self, note: impl FnOnce(&mut ControlState)) -> u64 {
+        let mut state = lock(&self.state);
+        state.num_steps += 1;
+        note(&mut state);
+        state.num_steps - 1
+    }
+
+    fn stand_and_break<'a>(
+        &self,
+        number: u64,
+        token_ids: impl Iterator<Item = &'a u32>,
+    ) -> Result<(), StepError> {
         self.step_gate.pass();
         // Asked behind the gate, so that a test may break the step that it holds.
         let fault = {
             let state = lock(&self.state);
-            let poison = || plan.chunks.iter().flat_map(|c| &c.token_ids).find_map(|id| state.poison.get(id));
+            let mut token_ids = token_ids;
+            let poison = || token_ids.find_map(|id| state.poison.get(id));
             state.faulty_steps.get(&number).or_else(poison).copied()
         };
         match fault {

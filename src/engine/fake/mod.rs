@@ -6,14 +6,18 @@
 //! none. With [`FakeFactory`] and [`FakeSource`] a whole server runs without a file on disk.
 
 mod control;
+mod encoder;
 mod source;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use control::{FakeControl, Fault, Gate};
+pub use encoder::{FAKE_DIMENSIONS, fake_vector};
 pub use source::{END_OF_TEXT, FakeFactory, FakeSource, IM_END, IM_START, VOCAB_SIZE};
 
+use self::encoder::FakeEncoder;
+use crate::encode::Encoder;
 use crate::{
     BlockId, Chunk, KvCacheShape, Model, ModelInfo, RowFailure, SampleSpec, SampledToken, SequenceId,
     StepError, StepOutcome, StepPlan, TokenScore, Weights,
@@ -108,6 +112,10 @@ impl Weights for FakeWeights {
             slots: vec![None; (cache.num_blocks * cache.block_size) as usize],
             hashes: HashMap::new(),
         }))
+    }
+
+    fn start_encoder(&self) -> Result<Box<dyn Encoder>, StepError> {
+        Ok(Box::new(FakeEncoder { control: self.control.clone() }))
     }
 }
 

@@ -8,7 +8,9 @@ use futures::future::{BoxFuture, FutureExt};
 use serde_json::{Map, Value, json};
 
 use super::control::lock;
+use super::encoder::FAKE_DIMENSIONS;
 use super::{FakeControl, FakeRule, FakeWeights, Fault, Gate};
+use crate::encode::{EncoderAbility, EncoderInfo, Matryoshka, SentenceLayout};
 use crate::{
     FileEntry, LoadError, LoadOptions, ModelFactory, ModelFile, ModelFiles, ModelInfo, ModelSource, OnBytes,
     Snapshot, SourceListing, Weights,
@@ -40,6 +42,8 @@ pub struct FakeFactory {
     pub load_gate: Gate,
     /// What the weights of its models are said to take.
     pub weight_bytes: u64,
+    /// Its models encode, and do not generate.
+    pub encodes: bool,
     load: Mutex<LoadState>,
 }
 
@@ -53,6 +57,11 @@ impl FakeFactory {
     /// Models that follow this rule.
     pub fn new(rule: FakeRule) -> Self {
         Self { rule, ..Self::default() }
+    }
+
+    /// Models that encode: into vectors that follow from a text's tokens.
+    pub fn of_encoders() -> Self {
+        Self { encodes: true, ..Self::default() }
     }
 
     /// Breaks the next load, or the one after those already told to break.
@@ -110,9 +119,17 @@ impl ModelFactory for FakeFactory {
             num_parameters: 0,
             weight_bytes: self.weight_bytes,
             kv_bytes_per_token: 1024,
-            encoder: None,
+            encoder: self.encodes.then(|| Arc::new(encoder_info())),
         };
         Ok(Arc::new(FakeWeights { info, rule: self.rule.clone(), control: self.control.clone() }))
+    }
+}
+
+fn encoder_info() -> EncoderInfo {
+    EncoderInfo {
+        ability: EncoderAbility::Embed { dimensions: FAKE_DIMENSIONS, matryoshka: Matryoshka::Any },
+        max_tokens: MAX_POSITION_EMBEDDINGS,
+        layout: SentenceLayout::load(&ModelFiles::default()).expect("no file is a layout too"),
     }
 }
 

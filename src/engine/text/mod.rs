@@ -5,6 +5,7 @@
 
 mod constraints;
 mod detokenizer;
+mod encoder_input;
 mod infill;
 pub(crate) mod output;
 pub(crate) mod pieces;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use candlewick_protocol::{Failpoints, TokenLogprob, TopLogprob};
 use serde_json::{Map, Value};
 
+pub use self::encoder_input::{SecondText, TextLimit};
 pub use self::output::{
     OutputFormat, OutputStep, OutputStream, read_with_parser, read_with_template, tool_call_parsers,
 };

@@ -153,13 +153,17 @@ impl TextProcessor {
 
     pub(super) fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, Failure> {
         let struck = self.failpoints.strike(FailPlace::Tokenizer);
-        struck.map_err(|why| Failure::new(ErrorKind::Internal, format!("the tokenizer failed: {why}")))?;
+        struck.map_err(|why| tokenizer_broken(&why))?;
         self.tokenizer.encode(text, add_special_tokens).map_err(|error| internal(&error))
     }
 }
 
 pub(super) fn internal(error: &tokenizers::Error) -> Failure {
-    Failure::new(ErrorKind::Internal, format!("the tokenizer failed: {error}"))
+    tokenizer_broken(&error.to_string())
+}
+
+pub(super) fn tokenizer_broken(why: &str) -> Failure {
+    Failure::new(ErrorKind::Internal, format!("the tokenizer failed: {why}"))
 }
 
 /// The names that a call may have, where the choice sets limits.

@@ -58,6 +58,11 @@ impl ModelTokenizer {
         Self { inner, pieces, named, vocab_size, special_tokens }
     }
 
+    /// The tokenizer of the library.
+    pub(super) fn inner(&self) -> &Tokenizer {
+        &self.inner
+    }
+
     /// Token ids are below this.
     pub(crate) fn vocab_size(&self) -> usize {
         self.vocab_size

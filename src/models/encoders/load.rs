@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use candlewick_engine::encode::{EncoderAbility, EncoderInfo, SentenceLayout};
 use candlewick_engine::{LoadError, LoadOptions, ModelFiles, ModelInfo, Weights};
+use candlewick_protocol::LabelActivation;
 use serde_json::Value;
 
+use super::body::Body;
 use super::encoder::Encoder;
 use super::head::Classifier;
 use super::model::{EncoderWeights, Output};
 use super::sentence::Sentence;
 use super::{EncoderConfig, FAMILIES};
 use crate::config::{Config, corrupt};
+use crate::factory::finish_progress;
 use crate::kernels::pool::Pool;
+use crate::layers::decoder::{DecoderBody, DecoderConfig};
 use crate::weights::{Checkpoint, WeightReader};
 
 /// What a checkpoint's architecture makes of texts.
@@ -94,11 +98,11 @@ pub(crate) fn load(
             let labels = read_labels(json);
             let classifier =
                 Classifier::load(&mut reader, Config(json), &config, prefix, labels.len(), is_of_tokens)?;
-            let is_multi_label = json["problem_type"] == "multi_label_classification";
             let ability = if is_of_tokens {
                 EncoderAbility::ClassifyTokens { labels }
             } else {
-                EncoderAbility::Classify { labels, is_multi_label }
+                let activation = read_activation(json, labels.len())?;
+                EncoderAbility::Classify { labels, activation }
             };
             (Output::Labels(classifier), ability)
         }
@@ -114,11 +118,41 @@ pub(crate) fn load(
         kv_bytes_per_token: 0,
         encoder: Some(Arc::new(EncoderInfo { ability, max_tokens, layout })),
     };
-    let total = checkpoint.len() as u64;
-    if !on_progress(total, total) {
-        return Err(LoadError::Internal("loading was stopped".into()));
-    }
-    Ok(Arc::new(EncoderWeights::new(encoder, output, config, info, pool.clone())))
+    finish_progress(on_progress, checkpoint.len() as u64)?;
+    Ok(Arc::new(EncoderWeights::new(Body::Encoder(encoder, config), output, info, pool.clone())))
+}
+
+/// Loads a decoder that its repository declares an embedder. Its head, if it has one, is not read.
+pub(crate) fn load_decoder(
+    config: DecoderConfig,
+    files: &ModelFiles,
+    options: &LoadOptions,
+    pool: &Arc<Pool>,
+    on_progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Arc<dyn Weights>, LoadError> {
+    let mut layout = SentenceLayout::load(files)?;
+    let checkpoint = Checkpoint::open(files)?;
+    let mut reader = WeightReader::new(&checkpoint, options.clone(), pool, on_progress);
+    let body = DecoderBody::load(&config, &mut reader)?;
+    let output = Output::Vector(Sentence::load(&layout, files, options, pool)?);
+    let context = config.rope.context(config.max_position_embeddings);
+    let max_tokens = layout.max_tokens.unwrap_or(usize::MAX).min(context);
+    layout.max_tokens = Some(max_tokens);
+    let ability = EncoderAbility::Embed {
+        dimensions: layout.width(config.hidden_size),
+        matryoshka: layout.matryoshka.clone(),
+    };
+    let info = ModelInfo {
+        family: config.family.into(),
+        max_position_embeddings: context,
+        vocab_size: config.vocab_size,
+        num_parameters: reader.num_parameters,
+        weight_bytes: reader.num_bytes,
+        kv_bytes_per_token: 0,
+        encoder: Some(Arc::new(EncoderInfo { ability, max_tokens, layout })),
+    };
+    finish_progress(on_progress, checkpoint.len() as u64)?;
+    Ok(Arc::new(EncoderWeights::new(Body::Decoder(body, config), output, info, pool.clone())))
 }
 
 /// The names of the labels, as transformers makes them up where the config has none: `LABEL_0` and `LABEL_1`.
@@ -131,4 +165,30 @@ fn read_labels(json: &Value) -> Vec<String> {
         name.map_or_else(|| format!("LABEL_{index}"), str::to_owned)
     };
     (0..num_labels.unwrap_or(2)).map(label).collect()
+}
+
+/// How scores become what is told: as sentence-transformers has it for cross-encoders, then as the pipelines of transformers
+/// do.
+fn read_activation(json: &Value, num_labels: usize) -> Result<LabelActivation, LoadError> {
+    let own = [
+        &json["sentence_transformers"]["activation_fn"],
+        &json["sbert_ce_default_activation_function"],
+        &json["function_to_apply"],
+    ];
+    if let Some(name) = own.iter().find_map(|name| name.as_str()) {
+        return match name.rsplit('.').next().unwrap_or_default() {
+            "Sigmoid" | "sigmoid" => Ok(LabelActivation::Sigmoid),
+            "Softmax" | "softmax" => Ok(LabelActivation::Softmax),
+            "Identity" | "none" => Ok(LabelActivation::Identity),
+            _ => Err(LoadError::Unsupported(format!(
+                "scores through {name:?} are not there; through Sigmoid, Softmax and Identity they are"
+            ))),
+        };
+    }
+    Ok(match json["problem_type"].as_str() {
+        Some("regression") => LabelActivation::Identity,
+        Some("multi_label_classification") => LabelActivation::Sigmoid,
+        _ if num_labels == 1 => LabelActivation::Sigmoid,
+        _ => LabelActivation::Softmax,
+    })
 }

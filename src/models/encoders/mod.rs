@@ -8,6 +8,7 @@
 
 mod batch;
 mod bert;
+mod body;
 mod dense;
 mod distilbert;
 mod encoder;
@@ -28,7 +29,7 @@ use crate::kernels::attention::HeadShape;
 use crate::layers::rope::RopeConfig;
 
 use self::head::ClassifierNames;
-pub(crate) use self::load::{check, families, is_encoder, load};
+pub(crate) use self::load::{check, families, is_encoder, load, load_decoder};
 
 /// The encoder that a config describes, or why it is none that is there.
 type ReadConfig = fn(Config<'_>) -> Result<EncoderConfig, LoadError>;

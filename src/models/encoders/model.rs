@@ -6,11 +6,10 @@ use candle_core::Storage;
 use candlewick_engine::encode::{self, EncodePlan, EncodeTask, Encoded, PlannedText};
 use candlewick_engine::{KvCacheShape, KvDType, Model, ModelInfo, StepError, Weights};
 
-use super::EncoderConfig;
 use super::batch::{BLOCK_SIZE, TextBatch};
-use super::encoder::Encoder;
+use super::body::Body;
 use super::head::Classifier;
-use super::sentence::{Sentence, Wish};
+use super::sentence::{Sentence, Wish, token_vectors};
 use crate::cache::KvCache;
 use crate::kernels::pool::Pool;
 use crate::kernels::rows::map;
@@ -30,22 +29,15 @@ pub(super) enum Output {
 }
 
 struct Shared {
-    encoder: Encoder,
+    body: Body,
     output: Output,
-    config: EncoderConfig,
     info: ModelInfo,
     pool: Arc<Pool>,
 }
 
 impl EncoderWeights {
-    pub(super) fn new(
-        encoder: Encoder,
-        output: Output,
-        config: EncoderConfig,
-        info: ModelInfo,
-        pool: Arc<Pool>,
-    ) -> Self {
-        Self { shared: Arc::new(Shared { encoder, output, config, info, pool }) }
+    pub(super) fn new(body: Body, output: Output, info: ModelInfo, pool: Arc<Pool>) -> Self {
+        Self { shared: Arc::new(Shared { body, output, info, pool }) }
     }
 }
 
@@ -73,9 +65,8 @@ struct EncoderModel {
 impl encode::Encoder for EncoderModel {
     fn encode(&mut self, plan: &EncodePlan) -> Result<Vec<Encoded>, StepError> {
         let Self { shared, kv } = self;
-        let config = &shared.config;
-        let batch =
-            TextBatch::new(plan, config.vocab_size, config.num_types, config.max_position_embeddings)?;
+        let (body, info) = (&shared.body, &shared.info);
+        let batch = TextBatch::new(plan, info.vocab_size, body.num_types(), info.max_position_embeddings)?;
         if plan.texts.is_empty() {
             return Ok(Vec::new());
         }
@@ -85,7 +76,7 @@ impl encode::Encoder for EncoderModel {
             None => {
                 let shape =
                     KvCacheShape { num_blocks: batch.num_blocks() as u32, block_size: BLOCK_SIZE as u32 };
-                kv.insert(KvCache::new(shape, 1, config.heads, KvDType::F32)?)
+                kv.insert(KvCache::new(shape, 1, body.heads(), KvDType::F32)?)
             }
         };
         // The whole pass runs inside the pool, so that its layers share out work without leaving it.
@@ -100,13 +91,13 @@ impl Shared {
         batch: &TextBatch,
         kv: &mut KvCache,
     ) -> Result<Vec<Encoded>, StepError> {
-        let states = self.encoder.forward(batch, kv).map_err(compute)?;
+        let states = self.body.forward(batch, kv).map_err(compute)?;
         let (storage, at) = states.storage_and_layout();
         let Storage::Cpu(storage) = &*storage else {
             return Err(StepError::Compute("the vectors are not in main memory".into()));
         };
         let states = contiguous::<f32>(storage, at).map_err(compute)?;
-        let hidden = self.config.hidden_size;
+        let hidden = self.body.hidden_size();
         let answers = map(plan.texts.len(), |index| {
             let rows = &batch.texts[index];
             self.answer(&plan.texts[index], &states[rows.start * hidden..rows.end * hidden])
@@ -116,18 +107,23 @@ impl Shared {
 
     /// What is made of a text's `(tokens, hidden)`.
     fn answer(&self, text: &PlannedText, states: &[f32]) -> Result<Encoded, StepError> {
-        let hidden = self.config.hidden_size;
+        let hidden = self.body.hidden_size();
         let encoded = match (&self.output, text.task) {
             (Output::Vector(sentence), EncodeTask::Embed { dimensions, normalize }) => {
                 let wish = Wish { dimensions, normalize };
                 let values = sentence.vector(states, hidden, text.input.num_prompt_tokens, wish);
                 values.map(|values| Encoded { width: values.len(), values })
             }
+            (Output::Vector(_), EncodeTask::EmbedTokens { dimensions, normalize }) => {
+                let width = dimensions.unwrap_or(hidden).min(hidden);
+                Ok(Encoded { values: token_vectors(states, hidden, width, normalize), width })
+            }
             (Output::Labels(classifier), EncodeTask::Classify) => {
                 let values = classifier.scores(states, hidden);
                 values.map(|values| Encoded { width: classifier.num_labels(), values })
             }
-            (Output::Vector(_), EncodeTask::Classify) | (Output::Labels(_), EncodeTask::Embed { .. }) => {
+            (Output::Vector(_), EncodeTask::Classify)
+            | (Output::Labels(_), EncodeTask::Embed { .. } | EncodeTask::EmbedTokens { .. }) => {
                 return Err(StepError::Plan(format!("text {}: this model cannot do that", text.id)));
             }
         };

@@ -83,6 +83,19 @@ impl Sentence {
     }
 }
 
+/// The vectors of tokens: `(tokens, hidden)` → `(tokens, width)`.
+pub(super) fn token_vectors(states: &[f32], hidden: usize, width: usize, is_unit: bool) -> Vec<f32> {
+    let mut vectors = Vec::with_capacity(states.len() / hidden * width);
+    for state in states.chunks_exact(hidden) {
+        let first = vectors.len();
+        vectors.extend(&state[..width]);
+        if is_unit {
+            normalize(&mut vectors[first..]);
+        }
+    }
+    vectors
+}
+
 fn load_dense(
     step: &DenseStep,
     files: &ModelFiles,

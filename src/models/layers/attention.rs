@@ -22,7 +22,8 @@ pub(crate) struct Attention {
     k_norm: Option<RmsNorm>,
     heads: HeadShape,
     layer: LayerConfig,
-    index: usize,
+    /// Which layer of the cache is its own.
+    cache_layer: usize,
     kernels: Kernels,
 }
 
@@ -33,6 +34,7 @@ impl Attention {
         name: &str,
         config: &DecoderConfig,
         index: usize,
+        cache_layer: usize,
     ) -> std::result::Result<Self, LoadError> {
         let HeadShape { num_heads, num_kv_heads, head_dim } = config.heads;
         let (hidden, q_width, kv_width) = (config.hidden_size, num_heads * head_dim, num_kv_heads * head_dim);
@@ -46,7 +48,7 @@ impl Attention {
         };
         let (q_norm, k_norm) = (norm("q_norm")?, norm("k_norm")?);
         let (heads, layer, kernels) = (config.heads, config.layers[index], weights.kernels());
-        Ok(Self { qkv, o, q_norm, k_norm, heads, layer, index, kernels })
+        Ok(Self { qkv, o, q_norm, k_norm, heads, layer, cache_layer, kernels })
     }
 
     /// `x + attention(norm(x))`: `(rows, hidden)` → the same. Writes the rows' keys and values to the cache.
@@ -64,7 +66,7 @@ impl Attention {
         //    blocks of their sequences: (rows, heads × head_dim)
         let q = self.place(&qkv, angles, segments, cache)?;
         // 3. Each row looks back over its own sequence: (rows, heads × head_dim)
-        let (kv, heads, window) = (cache.layer(self.index), self.heads, self.layer.window);
+        let (kv, heads, window) = (cache.layer(self.cache_layer), self.heads, self.layer.window);
         let options = AttendOptions { window, ..AttendOptions::default() };
         let seen = match self.kernels {
             Kernels::Packed => q.apply_op1_no_bwd(&AttendOp { kv, segments, heads, options })?,
@@ -94,7 +96,7 @@ impl Attention {
         let width = self.heads.num_heads * self.heads.head_dim;
         let mut q = vec![0.0; rows * width];
         let block_size = cache.shape().block_size as usize;
-        let writer = cache.writer(self.index);
+        let writer = cache.writer(self.cache_layer);
         place(contiguous(storage, at)?, segments, self.heads, options, writer, block_size, &mut q);
         Tensor::from_vec(q, (rows, width), qkv.device())
     }

@@ -14,7 +14,7 @@ use crate::batch::Batch;
 use crate::cache::KvCache;
 use crate::config::{Config, corrupt};
 use crate::kernels::activation::Activation;
-use crate::kernels::attention::HeadShape;
+use crate::kernels::attention::{HeadShape, Segment};
 use crate::kernels::packed::{BestOutput, Kind};
 use crate::weights::WeightReader;
 
@@ -174,10 +174,15 @@ fn read_heads(
 
 /// A decoder with its weights.
 pub(crate) struct Decoder {
+    body: DecoderBody,
+    head: Linear,
+}
+
+/// A decoder without its head: what it makes of tokens, before it says which comes next.
+pub(crate) struct DecoderBody {
     embedding: Embedding,
     blocks: Vec<Block>,
     norm: RmsNorm,
-    head: Linear,
     rope: Rope,
 }
 
@@ -190,15 +195,12 @@ struct Block {
 }
 
 impl Decoder {
-    /// Reads all weights, under the names that the Hub's checkpoints have; those saved from a bare model, without its
-    /// head, lack the `model.` in front.
+    /// Reads all weights.
     pub(crate) fn load(
         config: &DecoderConfig,
         weights: &mut WeightReader<'_>,
     ) -> std::result::Result<Self, LoadError> {
-        let bare = !weights.checkpoint().has("model.embed_tokens.weight")
-            && weights.checkpoint().has("embed_tokens.weight");
-        let prefix = if bare { "" } else { "model." };
+        let prefix = prefix(weights);
         let embed_name = format!("{prefix}embed_tokens");
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         let (embedding, tied) = if is_tied(config, weights, &embed_name) {
@@ -207,16 +209,12 @@ impl Decoder {
         } else {
             (Embedding::load(weights, &embed_name, vocab, hidden)?, None)
         };
-        let blocks = (0..config.layers.len())
-            .map(|index| Block::load(weights, &format!("{prefix}layers.{index}"), config, index))
-            .collect::<std::result::Result<_, _>>()?;
-        let norm = RmsNorm::load(weights, &format!("{prefix}norm"), config.hidden_size, config.rms_norm_eps)?;
+        let body = DecoderBody::load_around(embedding, prefix, config, weights, |index| index)?;
         let head = match tied {
             Some(head) => head,
             None => Linear::head(weights, "lm_head", [hidden, vocab])?,
         };
-        let rope = Rope::new(config.rope.clone(), config.heads.head_dim);
-        Ok(Self { embedding, blocks, norm, head, rope })
+        Ok(Self { body, head })
     }
 
     /// What its largest matrix is kept as.
@@ -226,24 +224,85 @@ impl Decoder {
 
     /// The residual stream after the last block: `(rows, hidden)`.
     pub(crate) fn forward(&self, batch: &Batch<'_>, cache: &mut KvCache) -> Result<Tensor> {
-        let angles = self.rope.angles(&batch.positions);
-        let mut x = self.embedding.forward(&batch.token_ids)?;
-        for block in &self.blocks {
-            x = block.attention.forward(&x, &block.attention_norm, &angles, &batch.segments, cache)?;
-            x = block.mlp.forward(&x, &block.mlp_norm)?;
-        }
-        Ok(x)
+        self.body.forward(&batch.token_ids, &batch.positions, &batch.segments, cache)
     }
 
     /// The logits of some rows of the residual stream: `(rows, vocab)`. The head is the largest matrix, so only rows
     /// that are sampled or scored go through it.
     pub(crate) fn logits(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor> {
-        self.head.forward_with(&gather(x, rows)?, Around { norm: Some(&self.norm), residual: None })
+        self.head.forward_with(&gather(x, rows)?, Around { norm: Some(&self.body.norm), residual: None })
     }
 
     /// The likeliest token of some rows and its logit, without the logits; see [`Linear::best`].
     pub(crate) fn best(&self, x: &Tensor, rows: &[u32]) -> Result<Option<Vec<BestOutput>>> {
-        self.head.best(&gather(x, rows)?, Some(&self.norm))
+        self.head.best(&gather(x, rows)?, Some(&self.body.norm))
+    }
+}
+
+/// What stands before the names of all tensors but the head's, as the Hub's checkpoints have it; those saved from a bare
+/// model lack it.
+fn prefix(weights: &WeightReader<'_>) -> &'static str {
+    let has = |name: &str| weights.checkpoint().has(name);
+    if !has("model.embed_tokens.weight") && has("embed_tokens.weight") { "" } else { "model." }
+}
+
+impl DecoderBody {
+    /// Reads all weights but the head's. It is for whole texts in one pass, none of which goes on: the keys and values of
+    /// one layer are in the cache at a time.
+    pub(crate) fn load(
+        config: &DecoderConfig,
+        weights: &mut WeightReader<'_>,
+    ) -> std::result::Result<Self, LoadError> {
+        let prefix = prefix(weights);
+        let name = format!("{prefix}embed_tokens");
+        let embedding = Embedding::load(weights, &name, config.vocab_size, config.hidden_size)?;
+        Self::load_around(embedding, prefix, config, weights, |_| 0)
+    }
+
+    fn load_around(
+        embedding: Embedding,
+        prefix: &str,
+        config: &DecoderConfig,
+        weights: &mut WeightReader<'_>,
+        cache_layer: impl Fn(usize) -> usize,
+    ) -> std::result::Result<Self, LoadError> {
+        let blocks = (0..config.layers.len())
+            .map(|index| {
+                let name = format!("{prefix}layers.{index}");
+                Block::load(weights, &name, config, index, cache_layer(index))
+            })
+            .collect::<std::result::Result<_, _>>()?;
+        let norm = RmsNorm::load(weights, &format!("{prefix}norm"), config.hidden_size, config.rms_norm_eps)?;
+        let rope = Rope::new(config.rope.clone(), config.heads.head_dim);
+        Ok(Self { embedding, blocks, norm, rope })
+    }
+
+    /// The residual stream after the last block: `(rows, hidden)`.
+    fn forward(
+        &self,
+        token_ids: &[u32],
+        positions: &[usize],
+        segments: &[Segment<'_>],
+        cache: &mut KvCache,
+    ) -> Result<Tensor> {
+        let angles = self.rope.angles(positions);
+        let mut x = self.embedding.forward(token_ids)?;
+        for block in &self.blocks {
+            x = block.attention.forward(&x, &block.attention_norm, &angles, segments, cache)?;
+            x = block.mlp.forward(&x, &block.mlp_norm)?;
+        }
+        Ok(x)
+    }
+
+    /// What the head would read: `(rows, hidden)`.
+    pub(crate) fn states(
+        &self,
+        token_ids: &[u32],
+        positions: &[usize],
+        segments: &[Segment<'_>],
+        cache: &mut KvCache,
+    ) -> Result<Tensor> {
+        self.norm.forward(&self.forward(token_ids, positions, segments, cache)?)
     }
 }
 
@@ -261,11 +320,12 @@ impl Block {
         name: &str,
         config: &DecoderConfig,
         index: usize,
+        cache_layer: usize,
     ) -> std::result::Result<Self, LoadError> {
         let (hidden, epsilon) = (config.hidden_size, config.rms_norm_eps);
         Ok(Self {
             attention_norm: RmsNorm::load(weights, &format!("{name}.input_layernorm"), hidden, epsilon)?,
-            attention: Attention::load(weights, &format!("{name}.self_attn"), config, index)?,
+            attention: Attention::load(weights, &format!("{name}.self_attn"), config, index, cache_layer)?,
             mlp_norm: RmsNorm::load(weights, &format!("{name}.post_attention_layernorm"), hidden, epsilon)?,
             mlp: Mlp::load(weights, &format!("{name}.mlp"), config)?,
         })

@@ -26,7 +26,6 @@ impl RmsNorm {
     }
 
     /// `(rows, width)` → the same. A width of several heads is normed head by head.
-    #[allow(dead_code)] // The decoder's norms are all part of what follows them.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         x.apply_op1_no_bwd(&RmsNormOp { norm: self })
     }

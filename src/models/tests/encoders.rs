@@ -11,7 +11,7 @@ use candlewick_engine::encode::{
 use candlewick_engine::text::{TextOptions, TextProcessor};
 use candlewick_engine::{DType, LoadOptions, ModelFactory, ModelFile, ModelFiles, Weights};
 use candlewick_models::CandleFactory;
-use candlewick_protocol::{Prompt, RequestKey, TextOutput, TextTask};
+use candlewick_protocol::{LabelActivation, Prompt, RequestKey, TextOutput, TextTask};
 use serde_json::Value;
 
 /// How far numbers may be from transformers', in f32.
@@ -35,7 +35,7 @@ fn fixtures() -> Vec<Fixture> {
         .map(|entry| read_fixture(&entry.unwrap().path()))
         .collect();
     fixtures.sort_by(|a, b| a.name.cmp(&b.name));
-    assert!(fixtures.len() >= 15, "families and heads, small and odd");
+    assert!(fixtures.len() >= 17, "families and heads, small and odd");
     fixtures
 }
 
@@ -148,7 +148,7 @@ fn classifiers_answer_as_the_pipelines_do() {
                 continue;
             }
             match &encoder.ability {
-                EncoderAbility::Classify { labels, is_multi_label } if task == "text-classification" => {
+                EncoderAbility::Classify { labels, activation } if task == "text-classification" => {
                     let logits = encode(&weights, &[token_ids], EncodeTask::Classify).remove(0).values;
                     if let Some(expected) = case["logits"].as_array() {
                         assert_close(
@@ -165,7 +165,7 @@ fn classifiers_answer_as_the_pipelines_do() {
                     let mut ours: Vec<_> = labels.iter().map(String::as_str).collect();
                     ours.sort_unstable();
                     assert_eq!(ours, names);
-                    assert_eq!(*is_multi_label, fixture.name.contains("odd"));
+                    assert_eq!(*activation == LabelActivation::Sigmoid, fixture.name.contains("odd"));
                     num_checked += 1;
                 }
                 EncoderAbility::ClassifyTokens { labels }
