@@ -19,6 +19,11 @@ impl Capacity {
     /// knows what the model does there) or the cache is smaller.
     pub fn of(info: &ModelInfo, draft: Option<&ModelInfo>, settings: &TreeSettings) -> Self {
         let block_size = settings.block_size.max(1);
+        if let Some(encoder) = &info.encoder {
+            // It has no cache, and no words for positions beyond its last.
+            let max_model_len = settings.max_model_len.unwrap_or(usize::MAX).min(encoder.max_tokens);
+            return Self { cache: KvCacheShape { num_blocks: 0, block_size: 0 }, max_model_len };
+        }
         let wanted_len = settings.max_model_len.unwrap_or(info.max_position_embeddings);
         let affordable = settings.num_blocks.unwrap_or_else(|| {
             let of_draft = draft.map_or(0, |draft| draft.kv_bytes_per_token);

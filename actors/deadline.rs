@@ -21,6 +21,13 @@ pub enum Reached {
     Load,
     /// Its prompt was read, or it waited for a place in the batch.
     Queue,
+    /// Its texts were being encoded.
+    Encoding {
+        /// Those that were.
+        num_encoded: usize,
+        /// All of them.
+        num_texts: usize,
+    },
     /// It was being computed, and so many tokens were generated.
     Generation {
         /// Tokens of all its choices.
@@ -56,6 +63,9 @@ impl Deadline {
             Reached::Queue => format!(
                 "the request's timeout of {timeout} s passed while it waited for a place in the batch: nothing of it was \
                  generated"
+            ),
+            Reached::Encoding { num_encoded, num_texts } => format!(
+                "the request's timeout of {timeout} s passed when {num_encoded} of its {num_texts} texts were encoded"
             ),
             Reached::Generation { num_tokens } => {
                 format!(

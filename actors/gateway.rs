@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use candlewick_protocol::{
-    ActorNode, ErrorKind, Event, Failure, GenerationRequest, LoadEvent, ModelCard, ModelRef, ModelStatus,
-    ServerStatus, TextAnswer, TextRequest,
+    ActorNode, EncodeAnswer, EncodeRequest, ErrorKind, Event, Failure, GenerationRequest, LoadEvent,
+    ModelCard, ModelRef, ModelStatus, ServerStatus, TextAnswer, TextRequest,
 };
 use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::runtime::Handle;
@@ -21,6 +21,7 @@ use crate::archive::Archive;
 use crate::board::{Board, card, display_id};
 use crate::census::Census;
 use crate::deadline::Deadline;
+use crate::encoding::EncodeSubmission;
 use crate::jobs::JobsMsg;
 use crate::loader::LoadedModel;
 use crate::lost;
@@ -173,6 +174,29 @@ impl Gateway {
             streams.push(EventStream { events });
         }
         Ok(streams)
+    }
+
+    /// Encodes texts, when a place is free; dropping the future cancels that. Refused as by [`Gateway::submit`]; a request
+    /// takes one place, however many texts it has.
+    pub async fn encode(&self, request: EncodeRequest) -> Result<EncodeAnswer, Failure> {
+        let model = self.model_or_pinned(request.model.as_ref())?;
+        self.tree.pressure.admit().inspect_err(|_| self.tree.metrics.memory.refused("request"))?;
+        let settings = self.tree.settings();
+        let limits = AdmissionLimits { max_running: settings.max_running, max_queued: settings.max_queued };
+        let mut trace = Trace::begin_encoding(&request, &model);
+        let permits = {
+            let _at_the_door = trace.admission();
+            self.tree.admission.admit(&model.canonical(), &request.share, &[1], limits)
+        };
+        let mut permits = permits.inspect_err(|refusal| trace.failed(refusal.kind))?;
+        let permit = permits.pop().expect("a request that was admitted has a permit");
+        let (outlet, mut answer) = Outlet::open(1, Err(naming(lost(), &request.request_id)));
+        let key = self.tree.new_key();
+        tracing::debug!(request = %key, client_id = %request.request_id, model = %model, "admitted");
+        let deadline = Deadline::from_now(request.timeout, settings.request_timeout);
+        let submission = EncodeSubmission { key, request, outlet, permit, deadline, trace };
+        self.send(RegistryMsg::Encode { model, submission });
+        answer.recv().await.unwrap_or_else(|| Err(lost()))
     }
 
     /// Loads a model, or joins the load under way. The channel follows the grammar of [`LoadEvent`]; dropping it does not

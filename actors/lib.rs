@@ -6,8 +6,9 @@
 //! ├── models                   canonical id → subtree; start on demand, pin, idle unload
 //! │   └── model <id>           supervisor of one model; load progress; keeps the weights across batcher restarts
 //! │       ├── loader           lives while loading: resolve → download → tokenizer → config → weights
-//! │       ├── batcher          owns KV cache and scheduler; its stepper thread runs the forward pass
-//! │       └── request …        one per request in flight; turns news into events; owns the channel to the HTTP body
+//! │       ├── batcher          owns KV cache and scheduler, or the texts to encode; its stepper thread runs the forward pass
+//! │       ├── request …        one per generation in flight; turns news into events; owns the channel to the HTTP body
+//! │       └── encoding …       one per request to encode texts; gathers what comes of them into one answer
 //! ├── jobs                     background responses: from events to the archive, whoever listens
 //! └── memory watch             measures what is left, and gives up what can be given up
 //! ```
@@ -24,6 +25,7 @@ mod capacity;
 mod census;
 mod deadline;
 mod draft;
+mod encoding;
 mod gateway;
 mod generation;
 mod job_log;

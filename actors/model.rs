@@ -7,6 +7,7 @@
 
 mod crash;
 mod load;
+mod parties;
 mod settings;
 mod watch;
 
@@ -21,10 +22,11 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, Supervi
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::parties::{AnyBatcher, Party};
 use self::watch::WatchedBatcher;
-use crate::batcher::BatcherMsg;
 use crate::board::{Line, display_id};
 use crate::census::Presence;
+use crate::encoding::{EncodeSubmission, Encoding, EncodingArgs};
 use crate::loader::{LoadedModel, LoaderMsg};
 use crate::metrics::{InMemory, ModelMetrics};
 use crate::outlet::Outlet;
@@ -32,7 +34,7 @@ use crate::progress::{LoadProgress, StageProgress};
 use crate::pulse::{Pulse, WatchClock, Watched};
 use crate::quarantine::Quarantine;
 use crate::registry::RegistryMsg;
-use crate::request::{Request, RequestArgs, RequestMsg, Submission, naming};
+use crate::request::{Request, RequestArgs, Submission, naming};
 use crate::restart::RestartLog;
 use crate::step_times::StepTimes;
 use crate::tree::{Tree, tell, tell_after};
@@ -41,10 +43,12 @@ use crate::vitals::Vitals;
 /// Supervises one model.
 pub struct ModelSupervisor;
 
-/// What a model's supervisor is told. The first four are work, come from the registry, and are counted.
+/// What a model's supervisor is told. The first five are work, come from the registry, and are counted.
 pub enum ModelMsg {
     /// Answer this request; load first if need be.
     Submit(Submission),
+    /// Encode these texts; load first if need be.
+    Encode(EncodeSubmission),
     /// Load, or join the load under way.
     Load(Outlet<LoadEvent>),
     /// Give the model to one who asks only its tokenizer, if it is in memory.
@@ -127,7 +131,7 @@ enum Phase {
     Loaded {
         model: Arc<LoadedModel>,
         /// `None` between a crash and the restart.
-        batcher: Option<ActorRef<BatcherMsg>>,
+        batcher: Option<AnyBatcher>,
         _in_memory: InMemory,
     },
     /// It could not be loaded or crashed too often; told to all who ask until the timer goes off.
@@ -137,7 +141,7 @@ enum Phase {
 /// A request in flight.
 struct InFlight {
     key: RequestKey,
-    actor: ActorRef<RequestMsg>,
+    party: Party,
     pulse: Arc<Pulse>,
     watched: Watched,
 }
@@ -227,12 +231,17 @@ impl Actor for ModelSupervisor {
         state.presence.took_message();
         if matches!(
             message,
-            ModelMsg::Submit(_) | ModelMsg::Load(_) | ModelMsg::Lend(_) | ModelMsg::Unload { .. }
+            ModelMsg::Submit(_)
+                | ModelMsg::Encode(_)
+                | ModelMsg::Load(_)
+                | ModelMsg::Lend(_)
+                | ModelMsg::Unload { .. }
         ) {
             state.num_received += 1;
         }
         match message {
             ModelMsg::Submit(submission) => state.submit(&myself, submission).await?,
+            ModelMsg::Encode(submission) => state.encode(&myself, submission).await?,
             ModelMsg::Load(outlet) => state.subscribe(&myself, outlet).await?,
             ModelMsg::Lend(reply) => state.lend(&myself, reply),
             ModelMsg::Unload { force, reply } => state.unload(&myself, force, reply),
@@ -289,21 +298,58 @@ impl ModelState {
             failpoints: self.tree.failpoints.of_model(&self.id),
         };
         let (actor, _) = Actor::spawn_linked(None, Request, args, myself.get_cell()).await?;
+        self.take_in(myself, key, Party::Generation(actor), pulse).await
+    }
+
+    /// The same for texts to encode.
+    async fn encode(
+        &mut self,
+        myself: &ActorRef<ModelMsg>,
+        mut submission: EncodeSubmission,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Phase::Failed(failure) = &self.phase {
+            let failure = naming(failure.clone(), &submission.request.request_id);
+            submission.outlet.end(Err(failure));
+            return Ok(());
+        }
+        let key = submission.key;
+        let pulse = Arc::<Pulse>::default();
+        let args = EncodingArgs {
+            tree: self.tree.clone(),
+            submission,
+            model: self.id.clone(),
+            metrics: self.metrics.clone(),
+            pulse: pulse.clone(),
+            failpoints: self.tree.failpoints.of_model(&self.id),
+        };
+        let (actor, _) = Actor::spawn_linked(None, Encoding, args, myself.get_cell()).await?;
+        self.take_in(myself, key, Party::Encoding(actor), pulse).await
+    }
+
+    /// Tells a request's actor where the model stands, and loads it if need be.
+    async fn take_in(
+        &mut self,
+        myself: &ActorRef<ModelMsg>,
+        key: RequestKey,
+        party: Party,
+        pulse: Arc<Pulse>,
+    ) -> Result<(), ActorProcessingErr> {
         match &self.phase {
             Phase::Empty | Phase::Failed(_) => self.start_load(myself, Vec::new()).await?,
             Phase::Loading { progress, .. } => {
-                progress.replay().iter().for_each(|&stage| tell(&actor, RequestMsg::Loading(stage)));
+                progress.replay().iter().for_each(|&stage| party.loading(stage));
             }
             Phase::Loaded { model, batcher, .. } => {
-                tell(&actor, RequestMsg::ModelReady(model.clone()));
+                party.model_ready(model);
                 if let Some(batcher) = batcher {
                     // While the batcher is restarted, the timer is not about idleness and must go on.
                     self.timer = None;
-                    tell(&actor, RequestMsg::BatcherReady { batcher: batcher.clone(), solo: false });
+                    party.batcher_ready(batcher, false);
                 }
             }
         }
-        self.requests.insert(actor.get_id(), InFlight { key, actor, pulse, watched: Watched::default() });
+        self.requests
+            .insert(party.cell().get_id(), InFlight { key, party, pulse, watched: Watched::default() });
         Ok(())
     }
 
@@ -335,7 +381,7 @@ impl ModelState {
         tokio::spawn(async move {
             if let Some(batcher) = batcher {
                 // An error means that it has stopped already.
-                let _ = batcher.stop_and_wait(None, None).await;
+                let _ = batcher.cell().stop_and_wait(None, None).await;
             }
             let _ = reply.send(Ok(()));
         });
@@ -344,7 +390,7 @@ impl ModelState {
 
     fn drop_prefixes(&self) {
         if let Phase::Loaded { batcher: Some(batcher), .. } = &self.phase {
-            tell(batcher, BatcherMsg::DropPrefixes);
+            batcher.drop_prefixes();
         }
     }
 
@@ -365,7 +411,7 @@ impl ModelState {
         tokio::spawn(async move {
             if let Some(batcher) = batcher {
                 // An error means that it has stopped already.
-                let _ = batcher.stop_and_wait(None, None).await;
+                let _ = batcher.cell().stop_and_wait(None, None).await;
             }
             gone(weights).await;
             let _ = reply.send(true);
@@ -381,9 +427,9 @@ impl ModelState {
 
     /// Ends all that is going on with this failure, and frees the model; the board must say so already. Answers the batcher
     /// that is stopping.
-    fn clear(&mut self, failure: Failure) -> Option<ActorRef<BatcherMsg>> {
+    fn clear(&mut self, failure: Failure) -> Option<AnyBatcher> {
         self.timer = None;
-        self.requests.values().for_each(|request| tell(&request.actor, RequestMsg::Fail(failure.clone())));
+        self.requests.values().for_each(|request| request.party.fail(failure.clone()));
         match std::mem::replace(&mut self.phase, Phase::Empty) {
             Phase::Empty | Phase::Failed(_) => None,
             Phase::Loading { loader, subscribers, .. } => {
@@ -395,7 +441,7 @@ impl ModelState {
                 None
             }
             Phase::Loaded { batcher, .. } => {
-                batcher.iter().for_each(|batcher| batcher.stop(None));
+                batcher.iter().for_each(|batcher| batcher.cell().stop(None));
                 batcher
             }
         }
@@ -405,7 +451,7 @@ impl ModelState {
         let Some(request) = self.requests.remove(&child) else { return };
         self.quarantine.forget(request.key);
         if let Phase::Loaded { batcher: Some(batcher), .. } = &self.phase {
-            tell(batcher, BatcherMsg::Forget(request.key));
+            batcher.forget(request.key);
         }
         self.settle(myself);
     }

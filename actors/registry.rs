@@ -11,6 +11,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, Supervi
 use tokio::time::Instant;
 
 use crate::census::Presence;
+use crate::encoding::EncodeSubmission;
 use crate::loader::LoadedModel;
 use crate::model::{ModelArgs, ModelMsg, ModelSupervisor};
 use crate::outlet::{Outlet, lost};
@@ -28,6 +29,13 @@ pub enum RegistryMsg {
         model: ModelRef,
         /// What is asked.
         submission: Submission,
+    },
+    /// Encode texts.
+    Encode {
+        /// By this model.
+        model: ModelRef,
+        /// What is asked.
+        submission: EncodeSubmission,
     },
     /// Load a model, or join its load.
     Load {
@@ -129,6 +137,9 @@ impl Actor for ModelRegistry {
         match message {
             RegistryMsg::Submit { model, submission } => {
                 state.entry(&myself, model).await?.send(ModelMsg::Submit(submission));
+            }
+            RegistryMsg::Encode { model, submission } => {
+                state.entry(&myself, model).await?.send(ModelMsg::Encode(submission));
             }
             RegistryMsg::Load { model, outlet } => {
                 state.entry(&myself, model).await?.send(ModelMsg::Load(outlet))

@@ -33,7 +33,7 @@ use crate::trace::{Stage, Trace};
 use crate::tree::{Tree, strike, tell, tell_after};
 
 /// What a prompt may take to prepare for each of its bytes: a hundred times what a tokenizer takes.
-const TIME_PER_PROMPT_BYTE: Duration = Duration::from_micros(20);
+pub const TIME_PER_PROMPT_BYTE: Duration = Duration::from_micros(20);
 
 /// A failure of ours, with the client's name for its request: what to look for in the log.
 pub fn naming(mut failure: Failure, id: &RequestId) -> Failure {

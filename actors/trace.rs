@@ -4,7 +4,9 @@
 //! spans have one target, so that a subscriber takes or leaves them together: where nobody takes them, they cost a look at
 //! a flag.
 
-use candlewick_protocol::{ErrorKind, FinishReason, GenerationRequest, ModelRef, Prompt, Usage};
+use candlewick_protocol::{
+    EncodeRequest, ErrorKind, FinishReason, GenerationRequest, ModelRef, Prompt, Usage,
+};
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
@@ -74,6 +76,24 @@ impl Trace {
         if request.num_choices > 1 {
             generation.record("gen_ai.request.choice.count", i64::from(request.num_choices));
         }
+        Self { caller: Span::current(), generation, phase: None, finish_reasons: Vec::new() }
+    }
+
+    /// Of texts to encode.
+    pub fn begin_encoding(request: &EncodeRequest, model: &ModelRef) -> Self {
+        let generation = info_span!(
+            target: SPANS,
+            "encoding",
+            otel.name = format!("embeddings {model}"),
+            otel.status_code = Empty,
+            error.type = Empty,
+            gen_ai.operation.name = "embeddings",
+            gen_ai.provider.name = "candlewick",
+            gen_ai.request.model = %model,
+            gen_ai.response.model = Empty,
+            gen_ai.usage.input_tokens = Empty,
+            candlewick.request_id = %request.request_id,
+        );
         Self { caller: Span::current(), generation, phase: None, finish_reasons: Vec::new() }
     }
 

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use candlewick_engine::LoadError;
 use candlewick_protocol::{ActorRole, ErrorKind, Failure, ModelStatus};
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+use ractor::{ActorCell, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 
+use super::parties::AnyBatcher;
 use super::watch::WatchedBatcher;
 use super::{ModelMsg, ModelState, Phase};
-use crate::batcher::{Batcher, BatcherArgs, BatcherCrash};
-use crate::request::RequestMsg;
+use crate::batcher::{BatcherArgs, BatcherCrash};
 use crate::restart::{RestartPolicy, Verdict};
-use crate::tree::tell;
 use crate::vitals::Vitals;
 
 impl ModelState {
@@ -32,13 +31,12 @@ impl ModelState {
             step_times: self.step_times.clone(),
             vitals: self.vitals.clone(),
         };
-        match Actor::spawn_linked(None, Batcher, args, myself.get_cell()).await {
-            Ok((started, _)) => {
+        match AnyBatcher::start(args, myself.get_cell()).await {
+            Ok(started) => {
                 *batcher = Some(started.clone());
                 self.line.note_restarting(false);
                 for request in self.requests.values() {
-                    let solo = self.quarantine.is_solo(request.key);
-                    tell(&request.actor, RequestMsg::BatcherReady { batcher: started.clone(), solo });
+                    request.party.batcher_ready(&started, self.quarantine.is_solo(request.key));
                 }
                 self.settle(myself);
             }
@@ -58,7 +56,7 @@ impl ModelState {
                 self.tree.census.crashed(ActorRole::Loader, &self.id, &why);
                 self.fail_load(myself, self.attempt, LoadError::Internal(why));
             }
-            Phase::Loaded { batcher: Some(batcher), .. } if batcher.get_id() == child.get_id() => {
+            Phase::Loaded { batcher: Some(batcher), .. } if batcher.cell().get_id() == child.get_id() => {
                 // A batcher that broke outside of a step does not know whom to suspect: then it is everyone.
                 let crash = error.downcast::<BatcherCrash>().map(|crash| *crash).unwrap_or_else(|error| {
                     BatcherCrash {
@@ -83,7 +81,7 @@ impl ModelState {
             Phase::Loading { loader, .. } if loader.get_id() == child.get_id() => {
                 self.fail_load(myself, self.attempt, LoadError::Internal("the loader was killed".into()));
             }
-            Phase::Loaded { batcher: Some(batcher), .. } if batcher.get_id() == child.get_id() => {
+            Phase::Loaded { batcher: Some(batcher), .. } if batcher.cell().get_id() == child.get_id() => {
                 // No request is to blame for that.
                 let crash = BatcherCrash { suspects: Vec::new(), why: "the batcher was killed".into() };
                 self.batcher_crashed(myself, crash).await;
@@ -109,7 +107,7 @@ impl ModelState {
             let message = format!(
                 "the model crashed on this request whenever it was run, at last with nothing beside it: {why}"
             );
-            tell(&request.actor, RequestMsg::Fail(Failure::new(ErrorKind::Internal, message)));
+            request.party.fail(Failure::new(ErrorKind::Internal, message));
         }
         let settings = self.tree.settings();
         let policy = RestartPolicy { max_restarts: settings.max_restarts, window: settings.restart_window };

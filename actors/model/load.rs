@@ -13,10 +13,8 @@ use crate::loader::{LoadedModel, Loader, LoaderArgs};
 use crate::metrics::Held;
 use crate::outlet::Outlet;
 use crate::progress::{LoadProgress, StageProgress, loading};
-use crate::request::RequestMsg;
 use crate::restart::RestartLog;
 use crate::step_times::StepTimes;
-use crate::tree::tell;
 
 impl ModelState {
     /// An explicit load also tries again what is remembered as failed.
@@ -77,7 +75,7 @@ impl ModelState {
             // Who is so far behind gets the stages that follow, and the end.
             let _ = outlet.try_send(loading(&self.id, news));
         }
-        self.requests.values().for_each(|request| tell(&request.actor, RequestMsg::Loading(news)));
+        self.requests.values().for_each(|request| request.party.loading(news));
         self.stalled_for = Duration::ZERO;
     }
 
@@ -103,9 +101,7 @@ impl ModelState {
         // The board first: who is told that the model is ready finds it so.
         let max_model_len = Some(model.capacity.max_model_len as u64);
         self.line.write(ModelStatus::Loaded, None, max_model_len, model.commit.clone());
-        self.requests
-            .values()
-            .for_each(|request| tell(&request.actor, RequestMsg::ModelReady(model.clone())));
+        self.requests.values().for_each(|request| request.party.model_ready(&model));
         let info = model.weights.info();
         self.step_times = Arc::new(Mutex::new(StepTimes::new(info.num_parameters)));
         tracing::info!(

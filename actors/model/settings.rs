@@ -8,7 +8,6 @@ use candlewick_engine::text::TextProcessor;
 use ractor::ActorRef;
 
 use super::{ModelMsg, ModelState, Phase};
-use crate::batcher::BatcherMsg;
 use crate::loader::LoadedModel;
 use crate::tree::tell;
 
@@ -16,7 +15,7 @@ impl ModelState {
     pub(super) fn take_settings(&mut self, myself: &ActorRef<ModelMsg>) {
         let Phase::Loaded { model, batcher, .. } = &self.phase else { return };
         if let Some(batcher) = batcher {
-            tell(batcher, BatcherMsg::SettingsChanged);
+            batcher.settings_changed();
         }
         self.retell(myself, model.clone());
         // Else each change would let an idle model live longer.

@@ -42,7 +42,7 @@ impl ModelState {
             if request.watched.look(&request.pulse, elapsed).is_some_and(|busy| busy > limit) {
                 tracing::error!(model = %self.id, request = %request.key, "a request's actor hangs: it is ended");
                 // Its client is told that the request was lost.
-                request.actor.kill();
+                request.party.cell().kill();
             }
         }
         if matches!(self.phase, Phase::Loading { .. }) {
@@ -54,7 +54,7 @@ impl ModelState {
         if let Some((suspects, why)) = self.hung_batcher(elapsed, limit)
             && let Phase::Loaded { batcher: Some(batcher), .. } = &self.phase
         {
-            batcher.kill();
+            batcher.cell().kill();
             self.vitals.give_up_thread();
             self.metrics.faults.batchers_hung.inc();
             self.batcher_crashed(myself, BatcherCrash { suspects, why }).await;

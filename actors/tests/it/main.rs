@@ -5,6 +5,7 @@ mod cancel;
 mod crash;
 mod deadline;
 mod drafting;
+mod encode;
 mod hang;
 mod held;
 mod jobs;
