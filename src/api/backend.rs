@@ -4,8 +4,8 @@
 
 use candlewick_actors::{EventStream, Follower, Gateway};
 use candlewick_protocol::{
-    ActorNode, Failure, GenerationRequest, LoadEvent, LoggedEvent, ModelCard, ModelRef, ResponseRecord,
-    ServerStatus, StoredResponse, TextAnswer, TextRequest,
+    ActorNode, EncodeAnswer, EncodeRequest, Failure, GenerationRequest, LoadEvent, LoggedEvent, ModelCard,
+    ModelRef, ResponseRecord, ServerStatus, StoredResponse, TextAnswer, TextRequest,
 };
 use futures::future::{FutureExt, LocalBoxFuture};
 use tokio::sync::mpsc;
@@ -22,6 +22,8 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         requests: Vec<GenerationRequest>,
     ) -> LocalBoxFuture<'_, Result<Vec<EventStream>, Failure>>;
+    /// See [`Gateway::encode`].
+    fn encode(&self, request: EncodeRequest) -> LocalBoxFuture<'_, Result<EncodeAnswer, Failure>>;
     /// See [`Gateway::load`].
     fn load(&self, model: ModelRef) -> mpsc::Receiver<LoadEvent>;
     /// See [`Gateway::text`].
@@ -79,6 +81,10 @@ impl Backend for Gateway {
         requests: Vec<GenerationRequest>,
     ) -> LocalBoxFuture<'_, Result<Vec<EventStream>, Failure>> {
         Gateway::submit_many(self, requests).boxed_local()
+    }
+
+    fn encode(&self, request: EncodeRequest) -> LocalBoxFuture<'_, Result<EncodeAnswer, Failure>> {
+        Gateway::encode(self, request).boxed_local()
     }
 
     fn load(&self, model: ModelRef) -> mpsc::Receiver<LoadEvent> {

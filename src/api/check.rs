@@ -5,7 +5,10 @@ use candlewick_protocol::RequestId;
 use crate::ApiSettings;
 use crate::body::parse;
 use crate::error::ApiError;
-use crate::from_wire::{read_chat, read_completions, read_decode, read_detokenize, read_tokenize};
+use crate::from_wire::{
+    read_chat, read_classify, read_completions, read_decode, read_detokenize, read_embed, read_embeddings,
+    read_pooling, read_predict, read_rerank, read_score, read_similarity, read_tokenize,
+};
 use crate::sender::Sender;
 
 /// Whether a body would be accepted by the JSON route at a path; the text says what is wrong with it. A path that no such
@@ -20,6 +23,15 @@ pub fn check_body(path: &str, body: &[u8]) -> Result<(), String> {
         match path {
             "/v1/chat/completions" => drop(read_chat(body, sender, &settings)?),
             "/v1/completions" => drop(read_completions(body, sender, &settings)?),
+            "/v1/embeddings" => drop(read_embeddings(body, sender, &settings)?),
+            "/pooling" => drop(read_pooling(body, sender, &settings)?),
+            "/classify" => drop(read_classify(body, sender, &settings)?),
+            "/score" | "/v1/score" => drop(read_score(body, sender, &settings)?),
+            "/rerank" | "/v1/rerank" => drop(read_rerank(body, sender, &settings, true)?),
+            "/embed" => drop(read_embed(body, sender, &settings, false)?),
+            "/predict" => drop(read_predict(body, sender, &settings)?),
+            "/similarity" => drop(read_similarity(body, sender, &settings)?),
+            "/v2/rerank" => drop(read_rerank(body, sender, &settings, false)?),
             "/tokenize" | "/v1/tokenize" => drop(read_tokenize(body)?),
             "/detokenize" | "/v1/detokenize" => drop(read_detokenize(body)?),
             "/decode" => drop(read_decode(body)?),

@@ -7,7 +7,7 @@ use candlewick_protocol::{ErrorKind, clipped};
 
 use crate::error::ApiError;
 use crate::wire::error::Fault;
-use crate::{admin, chat, completions, health, load, models, responses, text};
+use crate::{admin, chat, completions, encoding, health, load, models, responses, tei, text};
 
 /// All routes. A path that ends in `/` has lost it before it comes here.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -28,6 +28,18 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(stored_response())
         .service(post("/v1/responses/{id}/cancel", responses::cancel))
         .service(get("/v1/responses/{id}/input_items", responses::input_items))
+        .service(post("/v1/embeddings", encoding::embeddings))
+        .service(post("/pooling", encoding::pooling))
+        .service(post("/classify", encoding::classify))
+        .service(post("/score", encoding::score))
+        .service(post("/v1/score", encoding::score))
+        .service(post("/rerank", encoding::rerank))
+        .service(post("/v1/rerank", encoding::rerank))
+        .service(post("/v2/rerank", encoding::rerank_cohere))
+        .service(post("/embed", tei::embed))
+        .service(post("/embed_all", tei::embed_all))
+        .service(post("/predict", tei::predict))
+        .service(post("/similarity", tei::similarity))
         .service(get("/v1/models", models::list))
         .service(post("/v1/models/load", load::load))
         .service(post("/v1/models/unload", load::unload))

@@ -8,10 +8,10 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use candlewick_actors::{EventStream, Follower, JobLogWriter};
 use candlewick_protocol::{
-    ActorNode, ActorRole, ActorState, Delta, ErrorKind, Event, Failure, FinishReason, Finished,
-    GenerationRequest, LoadEvent, LocatedToken, LoggedEvent, ModelCard, ModelRef, ModelStatus, Piece, Prompt,
-    ResponseRecord, ServerStatus, Started, StoredResponse, TextAnswer, TextOutput, TextRequest, TextTask,
-    Usage,
+    ActorNode, ActorRole, ActorState, Delta, EncodeAnswer, EncodeRequest, ErrorKind, Event, Failure,
+    FinishReason, Finished, GenerationRequest, LoadEvent, LocatedToken, LoggedEvent, ModelCard, ModelRef,
+    ModelStatus, Piece, Prompt, ResponseRecord, ServerStatus, Started, StoredResponse, TextAnswer,
+    TextOutput, TextRequest, TextTask, Usage,
 };
 use futures::future::{FutureExt, LocalBoxFuture};
 use serde_json::Value;
@@ -24,12 +24,16 @@ use crate::backend::{Backend, Chain};
 
 type Submit = Box<dyn Fn(GenerationRequest) -> Result<EventStream, Failure> + Send + Sync>;
 
+type Encode = Box<dyn Fn(EncodeRequest) -> Result<EncodeAnswer, Failure> + Send + Sync>;
+
 /// A backend that does what it is told.
 pub struct Scripted {
     pub submit: Submit,
     pub load: Vec<LoadEvent>,
     pub pinned: Option<ModelRef>,
     pub asked: Mutex<Vec<GenerationRequest>>,
+    pub encode: Encode,
+    pub encoded: Mutex<Vec<EncodeRequest>>,
     pub list_panics: bool,
     /// Responses are kept, here.
     pub keeps_responses: bool,
@@ -53,6 +57,8 @@ impl Scripted {
             load: Vec::new(),
             pinned: None,
             asked: Mutex::default(),
+            encode: Box::new(|_| Err(Failure::new(ErrorKind::Unsupported, "this model generates text"))),
+            encoded: Mutex::default(),
             list_panics: false,
             keeps_responses: false,
             stored: Mutex::default(),
@@ -91,6 +97,11 @@ impl Backend for Scripted {
         self.asked.lock().expect("no test panics with the lock").extend(requests.iter().cloned());
         let streams = requests.into_iter().map(|request| (self.submit)(request)).collect();
         std::future::ready(streams).boxed_local()
+    }
+
+    fn encode(&self, request: EncodeRequest) -> LocalBoxFuture<'_, Result<EncodeAnswer, Failure>> {
+        self.encoded.lock().expect("no test panics with the lock").push(request.clone());
+        std::future::ready((self.encode)(request)).boxed_local()
     }
 
     fn load(&self, _model: ModelRef) -> mpsc::Receiver<LoadEvent> {

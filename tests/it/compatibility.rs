@@ -25,10 +25,27 @@ fn smallest(route: &str) -> Value {
         "/v1/responses" => {
             json!({"model": model, "input": "Hello!", "temperature": 0, "max_output_tokens": 16})
         }
+        "/v1/embeddings" | "/pooling" => json!({"model": encoder("bert_embed-small"), "input": "Hello!"}),
+        "/embed" => json!({"model": encoder("bert_embed-small"), "inputs": "Hello!"}),
+        "/predict" => json!({"model": encoder("distilbert_cls-small"), "inputs": "Hello!"}),
+        "/similarity" => {
+            let inputs = json!({"source_sentence": "Hello!", "sentences": ["Bye."]});
+            json!({"model": encoder("bert_embed-small"), "inputs": inputs})
+        }
+        "/classify" => json!({"model": encoder("distilbert_cls-small"), "input": "Hello!"}),
+        "/score" => json!({"model": encoder("xlmr_rerank-small"), "text_1": "Hi", "text_2": "Hello!"}),
+        "/rerank" | "/v2/rerank" => {
+            json!({"model": encoder("xlmr_rerank-small"), "query": "Hi", "documents": ["Hello!", "Bye."]})
+        }
         "/tokenize" => json!({"model": model, "prompt": "Hello!"}),
         "/detokenize" => json!({"model": model, "tokens": [5]}),
         other => panic!("the page has a route that this test does not know: {other}"),
     }
+}
+
+/// A checkpoint of `tests/fixtures/encoders`, by its path.
+fn encoder(name: &str) -> String {
+    format!("{}/tests/fixtures/encoders/{name}/checkpoint", env!("CARGO_MANIFEST_DIR"))
 }
 
 fn rows() -> Vec<Row> {

@@ -8,6 +8,7 @@ mod completions;
 mod download;
 mod drafting;
 mod edges;
+mod encoders;
 mod fault_matrix;
 mod faults;
 mod fuzz;

@@ -85,6 +85,11 @@ fn python_openai() {
 }
 
 #[test]
+fn python_openai_embeddings() {
+    drive(&clients().join("python/bin/python"), "openai_embeddings.py");
+}
+
+#[test]
 fn python_openai_async() {
     drive(&clients().join("python/bin/python"), "openai_async.py");
 }

@@ -2,7 +2,7 @@
 
 use candlewick_protocol::{
     ChatPrompt, Constraint, Content, ContentPart, GenerationRequest, Message, Prompt, RequestId, ToolChoice,
-    merge_sampling,
+    TruncationSide, merge_sampling,
 };
 use serde_json::{Map, Value};
 
@@ -83,7 +83,8 @@ pub fn read_chat(
     };
     let constraint = read_constraint(&mut fields)?;
     check_forms(constraint.as_ref(), &prompt.tool_choice)?;
-    let (truncation, cache_salt) = (read_truncation(&mut fields)?, read_cache_salt(&mut fields)?);
+    let (truncation, cache_salt) =
+        (read_truncation(&mut fields, TruncationSide::Left)?, read_cache_salt(&mut fields)?);
     let priority = read_priority(&mut fields)?;
     let timeout = read_timeout(&mut fields, sender.timeout)?;
     refuse_chat_only(&mut fields)?;

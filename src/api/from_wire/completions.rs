@@ -1,6 +1,6 @@
 //! `/v1/completions`: the request as a whole.
 
-use candlewick_protocol::{GenerationRequest, Prompt, RequestId, merge_sampling};
+use candlewick_protocol::{GenerationRequest, Prompt, RequestId, TruncationSide, merge_sampling};
 use serde_json::{Map, Value};
 
 use super::fields::{Fields, token_ids_at, wrong_type};
@@ -67,7 +67,8 @@ pub fn read_completions(
         ..ReplyOptions::default()
     }
     .reporting(&output);
-    let (truncation, cache_salt) = (read_truncation(&mut fields)?, read_cache_salt(&mut fields)?);
+    let (truncation, cache_salt) =
+        (read_truncation(&mut fields, TruncationSide::Left)?, read_cache_salt(&mut fields)?);
     let constraint = read_constraint(&mut fields)?;
     let priority = read_priority(&mut fields)?;
     let timeout = read_timeout(&mut fields, sender.timeout)?;

@@ -1,7 +1,8 @@
 //! `/v1/responses`: the request as a whole.
 
 use candlewick_protocol::{
-    ChatPrompt, Constraint, GenerationRequest, Prompt, RequestId, Search, merge_sampling, quoted,
+    ChatPrompt, Constraint, GenerationRequest, Prompt, RequestId, Search, TruncationSide, merge_sampling,
+    quoted,
 };
 use serde_json::{Map, Value, json};
 
@@ -104,7 +105,7 @@ pub fn read_responses(
     let priority = read_priority(&mut fields)?;
     let timeout = read_timeout(&mut fields, sender.timeout)?;
     let cache_salt = read_cache_salt(&mut fields)?;
-    let cut = read_truncation(&mut fields)?;
+    let cut = read_truncation(&mut fields, TruncationSide::Left)?;
     refuse_responses_only(&mut fields)?;
     let constraint = match (format, read_constraint(&mut fields)?) {
         (Some(format), Some(other)) => {

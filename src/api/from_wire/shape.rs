@@ -97,10 +97,14 @@ pub fn read_num_top(fields: &mut Fields, name: &str, max: u32) -> Result<Option<
 }
 
 /// Reads what is to be done with a prompt that is too long.
-pub fn read_truncation(fields: &mut Fields) -> Result<Option<PromptTruncation>, ApiError> {
+pub fn read_truncation(
+    fields: &mut Fields,
+    default_side: TruncationSide,
+) -> Result<Option<PromptTruncation>, ApiError> {
     let side = match fields.word("truncation_side", &["left", "right"])? {
         Some("right") => TruncationSide::Right,
-        _ => TruncationSide::Left,
+        Some(_) => TruncationSide::Left,
+        None => default_side,
     };
     let Some(num_tokens) = fields.integer("truncate_prompt_tokens", -1..=i64::from(u32::MAX))? else {
         return Ok(None);

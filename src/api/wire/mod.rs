@@ -4,6 +4,7 @@
 
 pub mod chat;
 pub mod completions;
+pub mod encoding;
 pub mod error;
 pub mod models;
 pub mod prompt;
