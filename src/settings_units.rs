@@ -401,6 +401,12 @@ choices! {
         Avx512Vnni = "avx512-vnni",
         /// The same with dot products of bf16.
         Avx512Bf16 = "avx512-bf16",
+        /// NEON, on 64-bit Arm.
+        Neon = "neon",
+        /// The same with dot products of bytes.
+        NeonDotprod = "neon-dotprod",
+        /// The same with dot products of bf16.
+        NeonBf16 = "neon-bf16",
     }
 }
 

@@ -50,7 +50,8 @@ impl CandleFactory {
     }
 
     /// Has the kernels of this process run on a level of instructions below the machine's best: `portable`, `avx2`,
-    /// `avx-vnni`, `avx512`, `avx512-vnni` or `avx512-bf16`. To be called before anything is computed.
+    /// `avx-vnni`, `avx512`, `avx512-vnni` or `avx512-bf16`; on 64-bit Arm `portable`, `neon`, `neon-dotprod` or `neon-bf16`. To be
+    /// called before anything is computed.
     ///
     /// # Errors
     /// [`LoadError::Unsupported`] if the machine lacks it, or another level is in use already.

@@ -24,7 +24,9 @@ fn every_kind_of_kernels_gives_the_same_text() {
     assert!(expected.contains("Paris"), "{expected}");
     assert_eq!(answer("reference").expect("it serves"), expected);
     assert_eq!(answer("portable").expect("it serves"), expected);
-    for level in ["avx2", "avx-vnni", "avx512", "avx512-vnni", "avx512-bf16"] {
+    let x86 = ["avx2", "avx-vnni", "avx512", "avx512-vnni", "avx512-bf16"];
+    let arm = ["neon", "neon-dotprod", "neon-bf16"];
+    for level in x86.into_iter().chain(arm) {
         match answer(level) {
             Ok(found) => assert_eq!(found, expected, "{level}"),
             Err(said) => assert!(said.contains("this machine has no kernels"), "{level}: {said}"),

@@ -23,6 +23,15 @@ pub(crate) enum Level {
     /// The same with dot products of bf16.
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
+    /// NEON, which every 64-bit Arm has.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// The same with dot products of bytes.
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod,
+    /// The same with dot products of bf16.
+    #[cfg(target_arch = "aarch64")]
+    NeonBf16,
 }
 
 /// The level that kernels run on, once it is chosen.
@@ -67,6 +76,12 @@ impl Level {
             Self::Avx512Vnni => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => "avx512-bf16",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDotprod => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonBf16 => "neon-bf16",
         }
     }
 
@@ -97,6 +112,14 @@ impl Level {
                     levels.push(level);
                 }
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            let dotprod = std::arch::is_aarch64_feature_detected!("dotprod");
+            let bf16 = dotprod && std::arch::is_aarch64_feature_detected!("bf16");
+            levels.push(Self::Neon);
+            levels.extend(dotprod.then_some(Self::NeonDotprod));
+            levels.extend(bf16.then_some(Self::NeonBf16));
         }
         levels
     }

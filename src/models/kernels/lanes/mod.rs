@@ -8,12 +8,16 @@
 //! the plain intrinsics go through `ptr::read_unaligned`, whose checks in a build with debug assertions (our tests, and
 //! `cargo run`) cost more than the arithmetic.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use half::{bf16, f16};
 
 use super::level::Level;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
 
@@ -150,6 +154,9 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
         // SAFETY: `Level::available` saw the features.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => unsafe { x86::run_avx512(kernel) },
+        // SAFETY: every machine of the target has NEON.
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon | Level::NeonDotprod | Level::NeonBf16 => unsafe { kernel.run::<Neon>() },
     }
 }
 

@@ -5,6 +5,8 @@ use half::f16;
 use super::input::InputKind;
 use super::tile::{Kernels, Tile, TileFn};
 use super::{Kind, PANEL};
+#[cfg(target_arch = "aarch64")]
+use crate::kernels::lanes::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::lanes::{Avx2, Avx512};
 use crate::kernels::lanes::{LANES, Lanes, Portable};
@@ -109,12 +111,13 @@ unsafe fn tile<L: Lanes, F: Format, const R: usize>(tile: &Tile) {
     }
 }
 
-/// A function for each number of rows.
+/// A function for each number of rows, with an instruction set enabled.
+#[cfg(target_arch = "x86_64")]
 macro_rules! by_rows {
     ($set:ident, $lanes:ty, $format:ty, $features:literal, [$($rows:literal),*]) => {{
         /// # Safety
         /// As for [`TileFn`].
-        #[cfg_attr(target_arch = "x86_64", target_feature(enable = $features))]
+        #[target_feature(enable = $features)]
         unsafe fn $set<const R: usize>(t: &Tile) {
             // SAFETY: the caller's promise; the features are enabled here.
             unsafe { tile::<$lanes, $format, R>(t) }
@@ -134,6 +137,17 @@ pub(super) fn portable(kind: Kind) -> Kernels {
         Kind::F32 => &[tile::<Portable, F32, 1>],
         Kind::F16 => &[tile::<Portable, F16, 1>],
         _ => &[tile::<Portable, Bf16, 1>],
+    })
+}
+
+/// For NEON.
+#[cfg(target_arch = "aarch64")]
+pub(super) fn neon(kind: Kind) -> Kernels {
+    kernels(match kind {
+        Kind::F32 => &[tile::<Neon, F32, 1>, tile::<Neon, F32, 2>, tile::<Neon, F32, 3>],
+        Kind::F16 => &[tile::<Neon, F16, 1>, tile::<Neon, F16, 2>, tile::<Neon, F16, 3>],
+        // Two steps of weights take half of the registers.
+        _ => &[tile::<Neon, Bf16, 1>, tile::<Neon, Bf16, 2>],
     })
 }
 

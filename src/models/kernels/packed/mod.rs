@@ -38,6 +38,8 @@ mod best;
 mod blocks;
 mod float;
 mod input;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub(crate) mod pack;
 mod portable;
 mod product;

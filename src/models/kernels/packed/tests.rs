@@ -46,6 +46,8 @@ fn tolerance(kind: Kind, level: Level, k: usize) -> f64 {
     let rounding = match (kind, level) {
         #[cfg(target_arch = "x86_64")]
         (Kind::Bf16, Level::Avx512Bf16) => 2.0f64.powi(-9),
+        #[cfg(target_arch = "aarch64")]
+        (Kind::Bf16, Level::NeonBf16) => 2.0f64.powi(-9),
         (Kind::F32 | Kind::F16 | Kind::Bf16, _) => 1e-6,
         _ => 0.5 / 127.0,
     };
@@ -94,6 +96,22 @@ fn levels_without_a_bf16_product_agree_to_the_last_bits_of_f32() {
         for level in Level::available() {
             for (found, expected) in product(&packed, level, &x).iter().zip(&portable) {
                 assert!((found - expected).abs() < 2e-5, "{kind:?} {level:?}: {found}, not {expected}");
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn neon_gives_the_bits_of_the_portable_kernels_for_floats() {
+    let (m, k, n) = (7, 333, 70);
+    let x = noise(5, m * k);
+    for kind in [Kind::F32, Kind::F16, Kind::Bf16] {
+        let packed = packed(kind, &noise(6, n * k), k);
+        let portable = product(&packed, Level::Portable, &x);
+        for level in [Level::Neon, Level::NeonDotprod] {
+            if Level::available().contains(&level) {
+                assert!(product(&packed, level, &x) == portable, "{kind:?} {level:?}");
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use super::Kind;
 use super::input::InputKind;
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use super::{float, portable};
@@ -69,6 +71,11 @@ fn bring(_line: *const u8) {
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(_line.cast());
     }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: it reads and writes nothing that a program sees.
+    unsafe {
+        std::arch::asm!("prfm pldl2keep, [{}]", in(reg) _line, options(readonly, nostack, preserves_flags));
+    }
 }
 
 /// Computes a tile.
@@ -94,7 +101,9 @@ impl Level {
     pub(super) fn without_rounding(self) -> Self {
         #[cfg(target_arch = "x86_64")]
         return self.min(Self::Avx512Vnni);
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        return self.min(Self::NeonDotprod);
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         self
     }
 
@@ -116,6 +125,14 @@ impl Level {
                 _ if !floats && self >= Self::Avx2 => return avx2::plain(kind),
                 _ => {}
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        match kind {
+            Kind::Bf16 if self >= Self::NeonBf16 => return neon::BF16,
+            Kind::F32 | Kind::F16 | Kind::Bf16 if self >= Self::Neon => return float::neon(kind),
+            _ if self >= Self::NeonDotprod => return neon::dotprod(kind),
+            _ if self >= Self::Neon => return neon::plain(kind),
+            _ => {}
         }
         match kind {
             Kind::F32 | Kind::F16 | Kind::Bf16 => float::portable(kind),
