@@ -16,6 +16,7 @@ mod hub;
 mod listing;
 mod partial;
 mod refusal;
+mod room;
 mod settings;
 mod snapshot;
 mod transfer;

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use crate::cache::{BlobLock, create_parent, io_error};
+use crate::room::{free_bytes, is_no_room, no_room};
 
 /// `<etag>.incomplete`.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Partial {
     path: PathBuf,
     file: File,
     len: u64,
+    /// Bytes of the whole, if known.
+    size: Option<u64>,
     /// Digest of the `len` bytes, if one is wanted.
     hasher: Option<Sha256>,
     lock: BlobLock,
@@ -28,7 +31,12 @@ pub(crate) struct Partial {
 
 impl Partial {
     /// Opens what is there, or begins. Blocks: with a digest wanted, what is there is read once.
-    pub(crate) fn open(path: PathBuf, wants_digest: bool, lock: BlobLock) -> Result<Self, LoadError> {
+    pub(crate) fn open(
+        path: PathBuf,
+        size: Option<u64>,
+        wants_digest: bool,
+        lock: BlobLock,
+    ) -> Result<Self, LoadError> {
         create_parent(&path)?;
         let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         let mut file = opened.map_err(|error| io_error(&path, &error))?;
@@ -37,7 +45,32 @@ impl Partial {
             false => file.seek(SeekFrom::End(0)).map(|len| (len, None)),
         };
         let (len, hasher) = read.map_err(|error| io_error(&path, &error))?;
-        Ok(Self { path, file, len, hasher, lock })
+        Ok(Self { path, file, len, size, hasher, lock })
+    }
+
+    /// Whether the disk has room for the rest, as far as both are known. Blocks.
+    pub(crate) fn check_room(&self) -> Result<(), LoadError> {
+        self.check_room_of(self.path.parent().and_then(free_bytes))
+    }
+
+    fn check_room_of(&self, free: Option<u64>) -> Result<(), LoadError> {
+        match (self.num_missing(), free) {
+            (Some(missing), Some(free)) if free < missing => {
+                Err(no_room(&self.path, Some(missing), Some(free), None))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn num_missing(&self) -> Option<u64> {
+        self.size.map(|size| size.saturating_sub(self.len))
+    }
+
+    fn write_error(&self, error: &io::Error) -> LoadError {
+        if !is_no_room(error) {
+            return io_error(&self.path, error);
+        }
+        no_room(&self.path, self.num_missing(), self.path.parent().and_then(free_bytes), Some(error))
     }
 
     /// Bytes that have arrived.
@@ -59,7 +92,7 @@ impl Partial {
     /// Appends what comes until nothing more does. Blocks.
     pub(crate) fn append_all(mut self, mut chunks: mpsc::Receiver<Bytes>) -> Result<Self, LoadError> {
         while let Some(chunk) = chunks.blocking_recv() {
-            self.file.write_all(&chunk).map_err(|error| io_error(&self.path, &error))?;
+            self.file.write_all(&chunk).map_err(|error| self.write_error(&error))?;
             self.len += chunk.len() as u64;
             if let Some(hasher) = &mut self.hasher {
                 hasher.update(&chunk);
@@ -93,5 +126,25 @@ fn digest(file: &mut File) -> io::Result<(u64, Sha256)> {
                 len += count as u64;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::RepoCache;
+
+    #[tokio::test]
+    async fn what_does_not_fit_the_disk_is_refused_with_both_numbers() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = RepoCache::new(folder.path(), "org/m");
+        let lock = cache.lock("e7a9").await.expect("nobody has it");
+        let path = cache.partial("e7a9");
+        let partial = Partial::open(path.clone(), Some(5000), false, lock).expect("it begins");
+        assert!(partial.check_room_of(Some(5000)).is_ok() && partial.check_room_of(None).is_ok());
+        let error = partial.check_room_of(Some(4999)).expect_err("one byte too few").to_string();
+        assert!(error.contains(path.to_str().expect("plain")), "{error}");
+        assert!(error.contains("5000 bytes are still to come, and 4999 are free"), "{error}");
+        assert!(partial.check_room().is_ok(), "the disk of the test has so much");
     }
 }

@@ -46,7 +46,13 @@ pub(crate) async fn fetch(
         return cache.link(asked.revision, name, &remote.etag);
     }
     let (path, wants_digest) = (cache.partial(&remote.etag), remote.sha256().is_some());
-    let partial = blocking(move || Partial::open(path, wants_digest, lock)).await?;
+    let size = remote.size;
+    let open = move || {
+        let partial = Partial::open(path, size, wants_digest, lock)?;
+        partial.check_room()?;
+        Ok(partial)
+    };
+    let partial = blocking(open).await?;
     let mut transfer = Transfer { client, asked, remote: &remote, on_bytes, reported: 0 };
     let partial = transfer.complete(partial, &mut retries).await?;
     let _lock = partial.finish(&blob)?;

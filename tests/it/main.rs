@@ -33,3 +33,4 @@ mod signals;
 mod soak;
 mod support;
 mod telemetry;
+mod waiters;

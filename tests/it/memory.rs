@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
 
 use serde_json::{Map, Value, json};
 
@@ -139,4 +139,38 @@ fn a_model_beyond_the_limit_is_refused_and_the_server_goes_on() {
     assert!(text.contains("--memory-limit has") && text.contains("137 MB of them for its weights"), "{text}");
     assert!(program.answers(), "another model fits");
     assert!(program.status("VmHWM:") < 160 << 20, "it was refused before it was loaded");
+}
+
+#[test]
+fn a_process_at_a_limit_of_the_system_refuses_and_is_not_ended() {
+    let mut program = Program::serve(&["--kv-cache-memory", "64MiB"]);
+    assert!(program.answers());
+    let limit = |limit: &str| {
+        let id = program.child.id().to_string();
+        let limited = Command::new("prlimit").args(["--pid", &id, &format!("--data={limit}:")]).status();
+        assert!(limited.expect("util-linux is there").success());
+    };
+    // So that 96 % are in use from this moment on.
+    limit(&(program.status("VmData:") / 96 * 100).to_string());
+    let body = json!({"model": "candlewick/ember", "prompt": "Hello", "max_tokens": 32});
+    let ask = || {
+        let answer = program.post("/v1/completions", &body);
+        let (status, retry_after) = (answer.status, answer.header("retry-after").map(str::to_owned));
+        assert!(status == 200 || (status == 503 && retry_after.is_some()), "{status}: {}", answer.text());
+        status
+    };
+    eventually("it refuses", || ask() == 503);
+    std::thread::scope(|scope| {
+        let crowd: Vec<_> = (0..32).map(|_| scope.spawn(ask)).collect();
+        assert_eq!(http::get(program.address, "/health").status, 200);
+        crowd.into_iter().for_each(|one| _ = one.join().expect("it is answered"));
+    });
+    let steps = http::get(program.address, "/metrics").text();
+    for step in ["drop_prefixes", "no_long_prompts", "unload_idle", "refuse"] {
+        let never = format!("candlewick_memory_pressure_steps_total{{step=\"{step}\"}} 0\n");
+        assert!(!steps.contains(&never), "{step} was not taken");
+    }
+    limit("unlimited");
+    eventually("it answers again", || ask() == 200);
+    assert!(program.child.try_wait().expect("it can be asked").is_none(), "it is the same process");
 }

@@ -12,8 +12,8 @@ use candlewick::settings_files::SettingsFiles;
 use candlewick::{Server, start_watched, start_with};
 use candlewick_actors::{Gateway, ReloadOutcome, TreeParts, TreeSettings};
 use candlewick_api::{ApiSettings, LiveApi};
-use candlewick_engine::SpeculationLimits;
 use candlewick_engine::fake::{FakeFactory, FakeRule, FakeSource};
+use candlewick_engine::{ModelSource, SpeculationLimits};
 use candlewick_protocol::{Failpoints, SamplingOptions};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -89,13 +89,22 @@ impl TestServer {
 
     /// A model without weights that does as the test tells it, under the name `fake/model`.
     pub fn fake(rule: FakeRule, adjust: impl FnOnce(&mut TreeSettings, &mut ApiSettings)) -> Self {
+        Self::with_source(FakeSource::new(["fake/model", "fake/other"]), rule, adjust)
+    }
+
+    /// Such models, of any source.
+    pub fn with_source(
+        source: impl ModelSource + 'static,
+        rule: FakeRule,
+        adjust: impl FnOnce(&mut TreeSettings, &mut ApiSettings),
+    ) -> Self {
         let runtime = runtime();
         let factory = Arc::new(FakeFactory::new(rule));
         let failpoints = Failpoints::new();
         let (mut tree, mut api) = (tree_settings(), ApiSettings::default());
         adjust(&mut tree, &mut api);
         let parts = TreeParts {
-            sources: vec![Arc::new(FakeSource::new(["fake/model", "fake/other"]))],
+            sources: vec![Arc::new(source)],
             factory: factory.clone(),
             settings: tree,
             failpoints: failpoints.clone(),

@@ -237,3 +237,27 @@ async fn a_cache_that_cannot_be_written_is_named() {
     let error = world.fetch(&world.source(), &["config.json"]).await.expect_err("there is no place for it");
     assert!(matches!(&error, LoadError::Io { path, .. } if path.starts_with(world.cache.path())), "{error}");
 }
+
+/// `/dev/full` has no room for anything, and says so as a full disk does.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_disk_is_told_with_what_is_needed_and_what_is_free() {
+    let world = World::new().await;
+    let partial = world.path("blobs/c0f1.incomplete");
+    std::fs::create_dir_all(partial.parent().expect("a folder")).expect("made");
+    std::os::unix::fs::symlink("/dev/full", &partial).expect("linked");
+    let snapshot = world.source().resolve(&model("org/m")).await.expect("the model is there");
+    let error = fetch(&*snapshot, "config.json").await.expect_err("there is no room");
+    let text = error.to_string();
+    assert!(matches!(error, LoadError::Io { .. }), "{text}");
+    let needed = format!("{} bytes are still to come, and ", CONFIG.len());
+    for part in [partial.to_str().expect("plain"), "No space left on device", &needed, " are free; make room"]
+    {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert_eq!(world.hub.transfers().len(), 1, "it is not tried again and again");
+
+    // Once there is room, it comes.
+    std::fs::remove_file(&partial).expect("removed");
+    assert_eq!(fetch(&*snapshot, "config.json").await.expect("it comes"), CONFIG.as_bytes());
+}
