@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use candlewick_protocol::{ErrorKind, Failure, Share};
 use tokio::sync::watch;
 
+use crate::outlook::Outlook;
+
 /// Limits on the sequences of one model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionLimits {
@@ -44,8 +46,6 @@ struct ModelCount {
     num_sequences: usize,
     /// Those who have sequences, by name.
     holders: HashMap<String, HolderCount>,
-    /// Moving average of how long a request takes.
-    mean_duration: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -69,19 +69,37 @@ impl ModelCount {
     }
 }
 
-/// Bounds of what a client is told to wait: less would be noise, more would be a guess.
+/// Bounds of what a client is told to wait. Less would be noise; of more, OpenAI's clients take no notice, and come again at once.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// What is told where nothing can be foretold: the model is being loaded, or has never run.
+const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(5);
+
+/// A queue is clearly too long for a request if half of what is foretold is.
+const DOUBT: u32 = 2;
+
+/// Who asks to come in.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// The model, by canonical id.
+    pub model: &'a str,
+    /// Whose requests they are.
+    pub share: &'a Share,
+    /// Requests that come in together, by how many sequences each has.
+    pub requests: &'a [usize],
+    /// How long they wait for their turn at most.
+    pub patience: Option<Duration>,
+}
 
 impl Counts {
     /// Admits requests of so many sequences each: all of them, or none.
     fn admit(
         &mut self,
-        model: &str,
-        share: &Share,
-        requests: &[usize],
+        asking: Asking<'_>,
         limits: AdmissionLimits,
+        outlook: Option<&Outlook>,
     ) -> Result<(), Failure> {
+        let Asking { model, share, requests, patience } = asking;
         if self.draining {
             return Err(draining());
         }
@@ -89,18 +107,32 @@ impl Counts {
         let num_places = limits.num_places();
         let count = self.models.get(model);
         let num_sequences = count.map_or(0, |count| count.num_sequences);
-        let is_within_share = count
-            .is_some_and(|count| count.num_sequences_of(share) + asked <= count.share_of(share, num_places));
+        let num_own = count.map_or(0, |count| count.num_sequences_of(share));
+        let is_within_share = count.is_some_and(|count| num_own + asked <= count.share_of(share, num_places));
+        let until_ended = |num_ended: usize| {
+            outlook?.until_ended(num_ended, num_sequences, limits.max_running, Instant::now())
+        };
         if num_sequences + asked > num_places && !is_within_share {
             let message = format!(
                 "model '{model}' is busy: {num_sequences} sequences are in flight and {asked} more are asked for, at most \
                  {} may run and {} wait",
                 limits.max_running, limits.max_queued
             );
-            let retry_after = self.models.get(model).and_then(|count| count.mean_duration);
-            return Err(Failure::new(ErrorKind::Overloaded, message).with_retry_after(
-                until_a_place_is_free(retry_after.unwrap_or(RETRY_AFTER_MIN), limits.max_running),
-            ));
+            let until_free = until_ended(num_sequences + asked - num_places).unwrap_or(RETRY_AFTER_UNKNOWN);
+            return Err(overloaded(message, until_free));
+        }
+        if let Some(patience) = patience
+            && num_sequences >= limits.max_running
+            // One of another holder may be next; one of the same holder comes after those that wait.
+            && let Some(until_turn) = until_ended(1 + num_own.saturating_sub(limits.max_running))
+            && until_turn / DOUBT > patience
+        {
+            let message = format!(
+                "model '{model}' is busy: a place in its batch is some {:.0} s away, and the request's timeout is {} s",
+                until_turn.as_secs_f64(),
+                patience.as_secs_f64()
+            );
+            return Err(overloaded(message, until_turn - patience));
         }
         let count = self.models.entry(model.into()).or_default();
         count.num_sequences += asked;
@@ -112,7 +144,7 @@ impl Counts {
         Ok(())
     }
 
-    fn release(&mut self, model: &str, holder: &str, num_sequences: usize, duration: Duration) {
+    fn release(&mut self, model: &str, holder: &str, num_sequences: usize) {
         self.num_requests -= 1;
         let Some(count) = self.models.get_mut(model) else { return };
         count.num_sequences -= num_sequences;
@@ -122,9 +154,6 @@ impl Counts {
                 count.holders.remove(holder);
             }
         }
-        // One part in eight is new: a burst of short requests does not make us promise too much.
-        let mean = count.mean_duration.unwrap_or(duration);
-        count.mean_duration = Some((mean * 7 + duration) / 8);
         if count.num_sequences == 0 {
             self.models.remove(model);
         }
@@ -148,11 +177,9 @@ fn could_ever_enter(requests: &[usize], limits: AdmissionLimits) -> Result<usize
     Ok(asked)
 }
 
-/// With `max_running` requests at work that take `mean` each, one ends every `mean / max_running`.
-fn until_a_place_is_free(mean: Duration, max_running: usize) -> Duration {
-    let places = u32::try_from(max_running.max(1)).unwrap_or(u32::MAX);
-    let wait = (mean / places).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
-    Duration::from_secs(wait.as_millis().div_ceil(1000) as u64)
+fn overloaded(message: String, retry_after: Duration) -> Failure {
+    let retry_after = retry_after.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
+    Failure::new(ErrorKind::Overloaded, message).with_retry_after(retry_after)
 }
 
 /// What is told to those who come while the server stops.
@@ -166,37 +193,47 @@ pub fn draining() -> Failure {
 /// The door: shared by the gateway and the permits it gave.
 pub struct Admission {
     counts: Mutex<Counts>,
+    /// What is known of the models that have run, by canonical id.
+    outlooks: Mutex<HashMap<String, Arc<Outlook>>>,
     /// Requests in flight, for those who wait until there are none.
     num_in_flight: watch::Sender<usize>,
 }
 
 impl Admission {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { counts: Mutex::default(), num_in_flight: watch::Sender::new(0) })
+        Arc::new(Self {
+            counts: Mutex::default(),
+            outlooks: Mutex::default(),
+            num_in_flight: watch::Sender::new(0),
+        })
     }
 
-    /// A permit for each of these requests of a model, by canonical id; what is listed is how many sequences each has.
-    /// Either all are admitted or none is.
+    /// What is foretold of a model is made of what is told here.
+    pub fn outlook(&self, model: &str) -> Arc<Outlook> {
+        let mut outlooks = self.outlooks.lock().unwrap_or_else(PoisonError::into_inner);
+        outlooks.entry(model.into()).or_default().clone()
+    }
+
+    /// A permit for each of these requests. Either all are admitted or none is.
     ///
     /// # Errors
-    /// `Overloaded` with the time after which a place may be free; `InvalidRequest` if there are not so many places at
-    /// all; `Unavailable` while draining.
+    /// `Overloaded` with the time after which a place may be free, also if the queue is clearly longer than the patience of
+    /// who asks; `InvalidRequest` if there are not so many places at all; `Unavailable` while draining.
     pub fn admit(
         self: &Arc<Self>,
-        model: &str,
-        share: &Share,
-        requests: &[usize],
+        asking: Asking<'_>,
         limits: AdmissionLimits,
     ) -> Result<Vec<Permit>, Failure> {
+        let Asking { model, share, requests, .. } = asking;
+        let outlook = self.outlooks.lock().unwrap_or_else(PoisonError::into_inner).get(model).cloned();
         let mut counts = self.counts();
-        counts.admit(model, share, requests, limits)?;
+        counts.admit(asking, limits, outlook.as_deref())?;
         self.num_in_flight.send_replace(counts.num_requests);
         let permit = |&num_sequences: &usize| Permit {
             admission: self.clone(),
             model: model.into(),
             holder: share.holder.clone(),
             num_sequences,
-            since: Instant::now(),
         };
         Ok(requests.iter().map(permit).collect())
     }
@@ -232,59 +269,65 @@ pub struct Permit {
     model: String,
     holder: String,
     num_sequences: usize,
-    since: Instant,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.admission.counts();
-        counts.release(&self.model, &self.holder, self.num_sequences, self.since.elapsed());
+        counts.release(&self.model, &self.holder, self.num_sequences);
         self.admission.num_in_flight.send_replace(counts.num_requests);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use candlewick_engine::{SequenceWork, Workload};
+
     use super::*;
 
     const LIMITS: AdmissionLimits = AdmissionLimits { max_running: 2, max_queued: 1 };
 
+    fn asking<'a>(model: &'a str, share: &'a Share, requests: &'a [usize]) -> Asking<'a> {
+        Asking { model, share, requests, patience: None }
+    }
+
+    fn admit(admission: &Arc<Admission>, model: &str, requests: &[usize]) -> Result<Vec<Permit>, Failure> {
+        admission.admit(asking(model, &Share::default(), requests), LIMITS)
+    }
+
     #[track_caller]
     fn refusal(admission: &Arc<Admission>, requests: &[usize]) -> Failure {
-        admission.admit("m@main", &Share::default(), requests, LIMITS).err().expect("there is no room")
+        admit(admission, "m@main", requests).err().expect("there is no room")
     }
 
     #[test]
     fn one_more_than_run_and_wait_is_refused_until_one_leaves() {
         let admission = Admission::new();
-        let mut permits =
-            admission.admit("m@main", &Share::default(), &[1, 1, 1], LIMITS).expect("there is room");
+        let mut permits = admit(&admission, "m@main", &[1, 1, 1]).expect("there is room");
         let failure = refusal(&admission, &[1]);
         assert_eq!(failure.kind, ErrorKind::Overloaded);
-        assert!(failure.retry_after.is_some_and(|wait| wait >= RETRY_AFTER_MIN));
-        let _other = admission
-            .admit("other@main", &Share::default(), &[1], LIMITS)
-            .expect("another model has its own places");
+        assert_eq!(failure.retry_after, Some(RETRY_AFTER_UNKNOWN), "the model has never run");
+        let _other = admit(&admission, "other@main", &[1]).expect("another model has its own places");
         permits.pop();
-        let _again = admission.admit("m@main", &Share::default(), &[1], LIMITS).expect("a place is free");
+        let _again = admit(&admission, "m@main", &[1]).expect("a place is free");
         assert_eq!(admission.num_in_flight(), 4);
     }
 
     #[test]
     fn each_choice_takes_a_place() {
         let admission = Admission::new();
-        let two = admission.admit("m@main", &Share::default(), &[2], LIMITS).expect("there is room");
+        let two = admit(&admission, "m@main", &[2]).expect("there is room");
         assert_eq!(refusal(&admission, &[2]).kind, ErrorKind::Overloaded);
-        let _one = admission.admit("m@main", &Share::default(), &[1], LIMITS).expect("there is room for one");
+        let _one = admit(&admission, "m@main", &[1]).expect("there is room for one");
         drop(two);
-        let _two = admission.admit("m@main", &Share::default(), &[2], LIMITS).expect("two places are free");
+        let _two = admit(&admission, "m@main", &[2]).expect("two places are free");
     }
 
     /// How many requests of one sequence come in, one after another, of so many.
     fn admitted(admission: &Arc<Admission>, holder: &str, weight: u32, num_asked: usize) -> Vec<Permit> {
         let share = Share { holder: holder.into(), weight };
         let limits = AdmissionLimits { max_running: 4, max_queued: 8 };
-        let ask = |_| admission.admit("m@main", &share, &[1], limits).ok();
+        let ask = |_| admission.admit(asking("m@main", &share, &[1]), limits).ok();
         (0..num_asked).filter_map(ask).flatten().collect()
     }
 
@@ -318,11 +361,10 @@ mod tests {
     #[test]
     fn several_requests_come_in_together_or_not_at_all() {
         let admission = Admission::new();
-        let _two = admission.admit("m@main", &Share::default(), &[1, 1], LIMITS).expect("there is room");
+        let _two = admit(&admission, "m@main", &[1, 1]).expect("there is room");
         assert_eq!(refusal(&admission, &[1, 1]).kind, ErrorKind::Overloaded);
         assert_eq!(admission.num_in_flight(), 2);
-        let _one =
-            admission.admit("m@main", &Share::default(), &[1], LIMITS).expect("the place was not taken");
+        let _one = admit(&admission, "m@main", &[1]).expect("the place was not taken");
     }
 
     #[test]
@@ -340,28 +382,58 @@ mod tests {
     fn nobody_enters_while_draining() {
         let admission = Admission::new();
         admission.drain();
-        let failure =
-            admission.admit("m@main", &Share::default(), &[1], LIMITS).err().expect("the door is closed");
+        let failure = admit(&admission, "m@main", &[1]).err().expect("the door is closed");
         assert_eq!(failure.kind, ErrorKind::Unavailable);
     }
 
-    #[test]
-    fn the_wait_is_the_time_until_one_of_them_ends() {
-        assert_eq!(until_a_place_is_free(Duration::from_secs(40), 4), Duration::from_secs(10));
-        assert_eq!(until_a_place_is_free(Duration::from_millis(10), 4), RETRY_AFTER_MIN);
-        assert_eq!(until_a_place_is_free(Duration::from_secs(4000), 4), RETRY_AFTER_MAX);
-        assert_eq!(until_a_place_is_free(Duration::from_millis(2500), 1), Duration::from_secs(3));
+    /// A model that answers a token of each of its two sequences in 100 ms, and has 30 and 300 to go.
+    fn at_work(admission: &Arc<Admission>) -> Vec<Permit> {
+        let outlook = admission.outlook("m@main");
+        outlook.note_seconds_a_step(0.1);
+        let work = |num_output_max| SequenceWork { num_missing: 0, num_output: 0, num_output_max };
+        let left = Workload { running: vec![work(30), work(300)], waiting: vec![work(40)] };
+        outlook.note_left(left, Instant::now());
+        admit(admission, "m@main", &[1, 1, 1]).expect("there is room")
+    }
+
+    #[track_caller]
+    fn check_wait(failure: &Failure, seconds: f64) {
+        let wait = failure.retry_after.expect("a time").as_secs_f64();
+        assert_eq!(failure.kind, ErrorKind::Overloaded);
+        assert!((wait - seconds).abs() < 0.2, "{wait} is not {seconds}: {failure}");
     }
 
     #[test]
-    fn the_mean_follows_what_requests_take() {
-        let mut counts = Counts::default();
-        for _ in 0..3 {
-            counts.admit("m", &Share::default(), &[1], LIMITS).expect("there is room");
-        }
-        counts.release("m", "", 1, Duration::from_secs(20));
-        counts.admit("m", &Share::default(), &[1], LIMITS).expect("there is room");
-        let failure = counts.admit("m", &Share::default(), &[1], LIMITS).expect_err("the model is full");
-        assert_eq!(failure.retry_after, Some(Duration::from_secs(10)));
+    fn who_is_refused_is_told_when_so_many_places_will_be_free() {
+        let admission = Admission::new();
+        let _busy = at_work(&admission);
+        check_wait(&refusal(&admission, &[1]), 3.0);
+        check_wait(&refusal(&admission, &[1, 1]), 7.0);
+        // OpenAI's clients take no notice of more than a minute.
+        admission.outlook("m@main").note_seconds_a_step(100.0);
+        check_wait(&refusal(&admission, &[1]), 60.0);
+        admission.outlook("m@main").stopped();
+        check_wait(&refusal(&admission, &[1]), 5.0);
+    }
+
+    #[test]
+    fn a_request_is_not_let_in_to_wait_in_vain() {
+        let admission = Admission::new();
+        let mut busy = at_work(&admission);
+        busy.pop();
+        let ask = |holder: &str, patience| {
+            let share = Share { holder: holder.into(), weight: 1 };
+            let patience = Some(Duration::from_secs_f64(patience));
+            let asking = Asking { patience, ..asking("m@main", &share, &[1]) };
+            admission.admit(asking, LIMITS)
+        };
+        // The first place is 3 s away.
+        let failure = ask("", 1.0).err().expect("it would be in vain");
+        check_wait(&failure, 2.0);
+        assert!(failure.message.contains("some 3 s away, and the request's timeout is 1 s"), "{failure}");
+        drop(ask("", 2.0).expect("it may be"));
+        drop(ask("other", 2.0).expect("it may be"));
+        busy.pop();
+        drop(ask("", 0.1).expect("there is a free place in the batch"));
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use candlewick_engine::{
     Branch, Drafts, Model, News, Scheduler, SchedulerCounts, SchedulerLimits, Sequence, SequenceId,
-    StepOutcome, StepPlan,
+    StepOutcome, StepPlan, Workload,
 };
 use candlewick_protocol::{ActorRole, ErrorKind, FailPlace, Failpoints, Failure, RequestKey};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
@@ -26,6 +26,7 @@ use crate::deadline::Deadline;
 use crate::loader::LoadedModel;
 use crate::lost;
 use crate::metrics::ModelMetrics;
+use crate::outlook::Outlook;
 use crate::quarantine::{Turn, Turns};
 use crate::request::RequestMsg;
 use crate::step_times::StepTimes;
@@ -165,6 +166,7 @@ pub struct BatcherState {
     previous_ended: Option<Instant>,
     metrics: Arc<ModelMetrics>,
     step_times: Arc<Mutex<StepTimes>>,
+    outlook: Arc<Outlook>,
     vitals: Arc<Vitals>,
     failpoints: Failpoints,
     tree: Arc<Tree>,
@@ -197,6 +199,7 @@ impl Actor for Batcher {
         scheduler.set_drafting(model.draft.as_ref().is_some_and(|draft| draft.is_usable()));
         let (thread, at_work) = lost::worker(&metrics);
         let failpoints = tree.failpoints.of_model(&model.id);
+        let outlook = tree.admission.outlook(&model.id);
         vitals.begin_start(thread, settings.hang_timeout);
         let presence = tree.census.join(ActorRole::Batcher, &model.id, myself.get_id());
         let stepper = Stepper::spawn(StepperArgs {
@@ -219,6 +222,7 @@ impl Actor for Batcher {
             previous_ended: None,
             metrics,
             step_times,
+            outlook,
             vitals,
             failpoints,
             id: myself.get_id(),
@@ -255,7 +259,7 @@ impl Actor for Batcher {
                 state.model = Some(model);
             }
             BatcherMsg::StepDone { model, plan, outcome, time } => {
-                state.note_time(&plan, time);
+                state.note_time(&plan, &outcome, time);
                 state.finish_step(model, plan, outcome);
             }
             BatcherMsg::Drafted(drafts) => state.take_drafts(drafts),
@@ -369,8 +373,10 @@ impl BatcherState {
         let Some(plan) = self.plan() else {
             self.model = Some(model);
             self.previous_ended = None;
+            self.outlook.note_left(Workload::default(), Instant::now());
             return Ok(());
         };
+        self.outlook.note_left(self.scheduler.workload(), Instant::now());
         self.tell_scheduled(&plan);
         let num_tokens = plan.num_tokens();
         self.metrics.engine.iteration_tokens.observe(num_tokens as f64);
@@ -430,8 +436,10 @@ impl BatcherState {
         }
     }
 
-    fn note_time(&mut self, plan: &StepPlan, time: StepTime) {
+    fn note_time(&mut self, plan: &StepPlan, outcome: &StepOutcome, time: StepTime) {
         let elapsed = time.ended - time.began;
+        // What lies between two steps is time that passes for those who wait.
+        self.outlook.note_step(plan, outcome, time.ended - self.previous_ended.unwrap_or(time.began));
         self.scheduler.note_time(plan, elapsed);
         let mut times = self.step_times.lock().unwrap_or_else(PoisonError::into_inner);
         times.observe(plan.num_tokens(), elapsed);
@@ -482,6 +490,7 @@ impl BatcherState {
 impl Drop for BatcherState {
     fn drop(&mut self) {
         self.metrics.engine.kv_cache_usage.set(0.0);
+        self.outlook.stopped();
     }
 }
 

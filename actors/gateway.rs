@@ -16,7 +16,7 @@ use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::admission::{Admission, AdmissionLimits, draining};
+use crate::admission::{Admission, AdmissionLimits, Asking, draining};
 use crate::archive::Archive;
 use crate::board::{Board, card, display_id};
 use crate::census::Census;
@@ -151,10 +151,15 @@ impl Gateway {
         let limits = AdmissionLimits { max_running: settings.max_running, max_queued: settings.max_queued };
         let num_sequences =
             requests.iter().map(|request| request.num_sequences() as usize).collect::<Vec<_>>();
+        let id = model.canonical();
+        // One that is favoured may pass by those that wait, and how many is not known here.
+        let timeout = settings.request_timeout.into_iter().chain(first.timeout).min();
+        let patience = timeout.filter(|_| first.priority >= 0);
+        let asking = Asking { model: &id, share: &first.share, requests: &num_sequences, patience };
         let mut traces = requests.iter().map(|request| Trace::begin(request, &model)).collect::<Vec<_>>();
         let permits = {
             let _at_the_door = traces.iter().map(Trace::admission).collect::<Vec<_>>();
-            self.tree.admission.admit(&model.canonical(), &first.share, &num_sequences, limits)
+            self.tree.admission.admit(asking, limits)
         };
         let permits = permits.inspect_err(|refusal| {
             traces.iter_mut().for_each(|trace| trace.failed(refusal.kind));

@@ -72,6 +72,15 @@ pub struct Generation {
     held_back: Vec<Event>,
 }
 
+/// A choice that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedChoice {
+    /// Why.
+    pub reason: FinishReason,
+    /// Tokens that were generated for it.
+    pub num_tokens: usize,
+}
+
 /// What news meant.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -84,7 +93,7 @@ pub struct Effects {
     /// Tokens that were generated.
     pub num_tokens: usize,
     /// Why choices ended.
-    pub ended: Vec<FinishReason>,
+    pub ended: Vec<EndedChoice>,
     /// The request cannot go on, and this is its last word.
     pub failure: Option<Failure>,
 }
@@ -325,8 +334,9 @@ impl Generation {
     fn end(&mut self, index: usize, reason: FinishReason, stop: Option<StopCause>, effects: &mut Effects) {
         let choice = &mut self.choices[index];
         choice.is_ended = true;
+        let num_tokens = choice.output.len();
         effects.events.push(Event::Ended { choice: index as u32, reason, stop });
-        effects.ended.push(reason);
+        effects.ended.push(EndedChoice { reason, num_tokens });
     }
 
     /// `Started` comes before everything else, and waits for the prompt's scores where they are asked for.

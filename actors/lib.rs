@@ -38,6 +38,7 @@ mod metrics;
 mod model;
 mod observe;
 mod outlet;
+mod outlook;
 mod prepare;
 mod pressure;
 mod progress;

@@ -21,11 +21,12 @@ use crate::admission::Permit;
 use crate::batcher::{BatcherMsg, NEWS_WINDOW};
 use crate::census::Presence;
 use crate::deadline::{Deadline, Reached};
-use crate::generation::{Effects, Generation};
+use crate::generation::{Effects, EndedChoice, Generation};
 use crate::loader::LoadedModel;
 use crate::lost;
 use crate::metrics::{ModelMetrics, Timeline};
 use crate::outlet::Outlet;
+use crate::outlook::Outlook;
 use crate::prepare::{num_prompt_bytes, prepare};
 use crate::progress::StageProgress;
 use crate::pulse::Pulse;
@@ -141,6 +142,7 @@ pub struct RequestState {
     is_queued_told: bool,
     deadline: Option<Deadline>,
     timeline: Timeline,
+    outlook: Arc<Outlook>,
     pulse: Arc<Pulse>,
     failpoints: Failpoints,
     trace: Trace,
@@ -181,6 +183,7 @@ impl Actor for Request {
             is_queued_told: false,
             deadline,
             timeline: Timeline::begin(metrics, num_choices),
+            outlook: tree.admission.outlook(&model),
             pulse,
             failpoints,
             trace,
@@ -336,9 +339,11 @@ impl RequestState {
             self.trace.enter(Stage::Decode);
             self.timeline.take_tokens(effects.num_tokens);
         }
-        for &reason in &effects.ended {
+        let num_prompt_tokens = self.generation.as_ref().map_or(0, Generation::num_prompt_tokens);
+        for &EndedChoice { reason, num_tokens } in &effects.ended {
             self.timeline.end_choice(reason);
             self.trace.ended(reason);
+            self.outlook.note_answer(num_prompt_tokens, num_tokens, reason);
         }
         if let (Some(Event::Finished(finished)), Some(generation)) = (effects.events.last(), &self.generation)
         {

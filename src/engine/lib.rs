@@ -30,7 +30,7 @@ pub use model::{
     TokenHistory, TokenScore, Weights,
 };
 pub use sampling::{Distribution, GenerationDefaults, ResolveLimits, SamplingParams, ThinkingBudget};
-pub use scheduler::{News, Scheduler, SchedulerCounts, SchedulerLimits};
+pub use scheduler::{News, Scheduler, SchedulerCounts, SchedulerLimits, SequenceWork, Workload};
 pub use sequence::{Branch, Sequence, SequenceEnd};
 pub use source::{
     FileBytes, FileEntry, ModelFile, ModelFiles, ModelSource, OnBytes, Snapshot, SourceListing,

@@ -34,6 +34,7 @@ mod guesses;
 mod places;
 mod shares;
 mod tracked;
+mod workload;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -45,6 +46,7 @@ use crate::{BlockId, SampledToken, Sequence, SequenceEnd, SequenceId, StepOutcom
 use guesses::Speculating;
 use shares::Shares;
 use tracked::{Ticket, Tracked};
+pub use workload::{SequenceWork, Workload};
 
 /// What a scheduler must keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
