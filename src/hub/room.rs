@@ -6,10 +6,17 @@ use std::path::Path;
 use candlewick_engine::LoadError;
 
 /// Bytes that we may still write to the disk of a file or folder, if the system says.
+#[cfg(unix)]
 pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(path).ok()?;
     // Some file systems say nothing, and say it in zeros.
     (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Bytes that we may still write to the disk of a file or folder: not asked here.
+#[cfg(not(unix))]
+pub(crate) fn free_bytes(_path: &Path) -> Option<u64> {
+    None
 }
 
 /// Whether an error means that there is no room: the disk is full, or one's share of it.
