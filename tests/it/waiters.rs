@@ -30,8 +30,10 @@ fn check(repo: Repo, token: Option<&str>, break_off: bool, status: u16, code: &s
     (settings.endpoint, settings.token) = (hub.endpoint(), token.map(str::to_owned));
     (settings.num_retries, settings.retry_backoff) = (1, Duration::from_millis(1));
     let source = HubSource::new(settings).expect("the address is one");
-    let server = TestServer::with_source(source, Default::default(), |_, api| {
+    let server = TestServer::with_source(source, Default::default(), |tree, api| {
         api.stream_open_after = Duration::ZERO;
+        // One whose request comes after the end is told the same.
+        tree.load_failure_ttl = Duration::from_secs(60);
     });
     if break_off {
         (0..2).for_each(|_| hub.break_after("config.json", 0));
@@ -79,7 +81,7 @@ fn check(repo: Repo, token: Option<&str>, break_off: bool, status: u16, code: &s
             );
         }
     });
-    let lookups = hub.requests().iter().filter(|request| request.path.starts_with("/api/")).count();
+    let lookups = hub.requests().iter().filter(|request| request.path.contains("/revision/")).count();
     assert_eq!(lookups, 1, "there was one load for all");
     eventually("nobody is left", || server.gateway().num_in_flight() == 0);
     assert_eq!(server.metric("candlewick_models_loaded"), 0.0);
