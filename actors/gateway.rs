@@ -188,10 +188,13 @@ impl Gateway {
         self.tree.pressure.admit().inspect_err(|_| self.tree.metrics.memory.refused("request"))?;
         let settings = self.tree.settings();
         let limits = AdmissionLimits { max_running: settings.max_running, max_queued: settings.max_queued };
+        let id = model.canonical();
+        // How long texts wait for their turn is not foretold.
+        let asking = Asking { model: &id, share: &request.share, requests: &[1], patience: None };
         let mut trace = Trace::begin_encoding(&request, &model);
         let permits = {
             let _at_the_door = trace.admission();
-            self.tree.admission.admit(&model.canonical(), &request.share, &[1], limits)
+            self.tree.admission.admit(asking, limits)
         };
         let mut permits = permits.inspect_err(|refusal| trace.failed(refusal.kind))?;
         let permit = permits.pop().expect("a request that was admitted has a permit");
