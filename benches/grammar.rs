@@ -8,7 +8,8 @@
 // A bench speaks through its standard output.
 #![allow(clippy::print_stdout)]
 
-use std::path::Path;
+mod checkpoint;
+
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,9 +17,10 @@ use std::time::Instant;
 use candlewick::ember;
 use candlewick_engine::grammar::GrammarProgress;
 use candlewick_engine::text::{TextOptions, TextProcessor};
-use candlewick_engine::{ModelFile, ModelFiles};
 use candlewick_protocol::{Constraint, OutputForm, Prompt};
 use serde_json::{Value, json};
+
+use checkpoint::files_of;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -29,7 +31,7 @@ fn main() {
     // Cargo says `--bench` to a bench that is to measure.
     let num_answers = if words.iter().any(|word| word == "--bench") { 40 } else { 1 };
     let folder = words.iter().find(|word| !word.starts_with("--"));
-    let files = folder.map_or_else(embedded, |folder| files_in(Path::new(folder)));
+    let files = files_of(folder);
     let processor = TextProcessor::load(&files, &TextOptions::default()).expect("the tokenizer loads");
 
     let started = Instant::now();
@@ -129,19 +131,6 @@ fn at(figures: &mut [f64], part: f64) -> f64 {
 
 fn round(figure: f64) -> f64 {
     (figure * 100.0).round() / 100.0
-}
-
-fn embedded() -> ModelFiles {
-    let files = ember::FILES.iter().map(|(name, bytes)| ((*name).into(), ModelFile::Embedded(bytes)));
-    ModelFiles { files: files.collect(), gguf: None }
-}
-
-fn files_in(folder: &Path) -> ModelFiles {
-    let entries =
-        std::fs::read_dir(folder).expect("the folder can be read").map(|entry| entry.expect("readable"));
-    let files =
-        entries.map(|entry| (entry.file_name().to_string_lossy().into(), ModelFile::Path(entry.path())));
-    ModelFiles { files: files.collect(), gguf: None }
 }
 
 /// The commit that is measured, if this is a clone.

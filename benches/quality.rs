@@ -9,18 +9,21 @@
 // A bench speaks through its standard output.
 #![allow(clippy::print_stdout)]
 
-use std::path::Path;
+mod checkpoint;
+
 use std::sync::Arc;
 
 use candlewick::ember;
 use candlewick_engine::text::{TextOptions, TextProcessor};
 use candlewick_engine::{
-    BlockId, Chunk, KvCacheShape, LoadOptions, ModelFactory, ModelFile, ModelFiles, PromptLogprobs,
-    Quantization, SequenceId, StepPlan, TokenScore, Weights,
+    BlockId, Chunk, KvCacheShape, LoadOptions, ModelFactory, ModelFiles, PromptLogprobs, Quantization,
+    SequenceId, StepPlan, TokenScore, Weights,
 };
 use candlewick_models::CandleFactory;
 use candlewick_protocol::{Prompt, RequestKey};
 use serde_json::json;
+
+use checkpoint::files_of;
 
 const TEXT: &str = include_str!("quality.txt");
 const BLOCK_SIZE: usize = 16;
@@ -44,7 +47,7 @@ fn main() {
     // Cargo says `--bench` to a bench that is to measure.
     let measures = words.iter().any(|word| word == "--bench");
     let folder = words.iter().find(|word| !word.starts_with("--"));
-    let files = folder.map_or_else(embedded, |folder| files_in(Path::new(folder)));
+    let files = files_of(folder);
     let factory = CandleFactory::new(None).expect("the pool starts");
     let load = |quantization| {
         let options = LoadOptions { quantization, ..LoadOptions::default() };
@@ -90,19 +93,6 @@ fn main() {
     }
     let model = folder.map_or(ember::MODEL, String::as_str);
     println!("{}", json!({"bench": "quality", "model": model, "num_tokens": ids.len(), "schemes": rows}));
-}
-
-fn embedded() -> ModelFiles {
-    let files = ember::FILES.iter().map(|(name, bytes)| ((*name).into(), ModelFile::Embedded(bytes)));
-    ModelFiles { files: files.collect(), gguf: None }
-}
-
-fn files_in(folder: &Path) -> ModelFiles {
-    let entries =
-        std::fs::read_dir(folder).expect("the folder can be read").map(|entry| entry.expect("readable"));
-    let files =
-        entries.map(|entry| (entry.file_name().to_string_lossy().into(), ModelFile::Path(entry.path())));
-    ModelFiles { files: files.collect(), gguf: None }
 }
 
 fn ids_of_text(files: &ModelFiles) -> Vec<u32> {

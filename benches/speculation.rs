@@ -10,19 +10,21 @@
 // A bench speaks through its standard output.
 #![allow(clippy::print_stdout)]
 
-use std::path::Path;
+mod checkpoint;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candlewick::ember;
 use candlewick_engine::{
-    Drafter, GenerationDefaults, KvCacheShape, LoadOptions, ModelFactory, ModelFile, ModelFiles,
-    ResolveLimits, SamplingParams, Scheduler, SchedulerLimits, Sequence, SequenceId, SpeculationLimits,
-    Weights, gguf,
+    Drafter, GenerationDefaults, KvCacheShape, LoadOptions, ModelFactory, ResolveLimits, SamplingParams,
+    Scheduler, SchedulerLimits, Sequence, SequenceId, SpeculationLimits, Weights,
 };
 use candlewick_models::CandleFactory;
 use candlewick_protocol::{RequestKey, SamplingOptions};
 use serde_json::json;
+
+use checkpoint::files_of;
 
 /// The program's own, since what is allocated in a step is part of its cost.
 #[global_allocator]
@@ -40,7 +42,7 @@ fn main() {
     let asked = Asked::read(&words);
     let factory = CandleFactory::new(None).expect("the pool starts");
     let load = |folder: Option<&String>| {
-        let files = folder.map_or_else(embedded, |folder| files_in(Path::new(folder)));
+        let files = files_of(folder);
         factory.load(&files, &LoadOptions::default(), &mut |_, _| true).expect("the model loads")
     };
     let weights = load(asked.folder.as_ref());
@@ -227,26 +229,6 @@ impl Asked {
         }
         asked
     }
-}
-
-fn embedded() -> ModelFiles {
-    let files = ember::FILES.iter().map(|(name, bytes)| ((*name).into(), ModelFile::Embedded(bytes)));
-    ModelFiles { files: files.collect(), gguf: None }
-}
-
-fn files_in(folder: &Path) -> ModelFiles {
-    if folder.is_file() {
-        let name = folder.file_name().expect("a file has a name").to_string_lossy().into_owned();
-        let files = [(name.clone(), ModelFile::Path(folder.into()))].into();
-        let mut files = ModelFiles { files, gguf: Some(name) };
-        gguf::unfold(&mut files).expect("the GGUF file is whole");
-        return files;
-    }
-    let entries =
-        std::fs::read_dir(folder).expect("the folder can be read").map(|entry| entry.expect("readable"));
-    let files =
-        entries.map(|entry| (entry.file_name().to_string_lossy().into(), ModelFile::Path(entry.path())));
-    ModelFiles { files: files.collect(), gguf: None }
 }
 
 fn round(figure: f64) -> f64 {

@@ -9,19 +9,22 @@
 // A bench speaks through its standard output.
 #![allow(clippy::print_stdout)]
 
-use std::path::Path;
+mod checkpoint;
+
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
 use candlewick::ember;
 use candlewick_engine::{
-    BlockId, Chunk, GenerationDefaults, KvCacheShape, LoadOptions, Model, ModelFactory, ModelFile,
-    ModelFiles, Quantization, ResolveLimits, SampleSpec, SamplingParams, SequenceId, StepPlan, gguf,
+    BlockId, Chunk, GenerationDefaults, KvCacheShape, LoadOptions, Model, ModelFactory, Quantization,
+    ResolveLimits, SampleSpec, SamplingParams, SequenceId, StepPlan,
 };
 use candlewick_models::CandleFactory;
 use candlewick_protocol::{RequestKey, SamplingOptions};
 use serde_json::json;
+
+use checkpoint::files_of;
 
 /// The program's own, since what is allocated in a step is part of its cost.
 #[global_allocator]
@@ -42,7 +45,7 @@ fn main() {
     let Asked { num_runs, num_prefill, batch_sizes, .. } = &asked;
     let (num_runs, num_prefill) = (*num_runs, *num_prefill);
     let folder = asked.folder.as_ref();
-    let files = folder.map_or_else(embedded, |folder| files_in(Path::new(folder)));
+    let files = files_of(folder);
 
     let factory = CandleFactory::new(None).expect("the pool starts");
     let started = Instant::now();
@@ -119,26 +122,6 @@ impl Asked {
         });
         LoadOptions { quantization, ..LoadOptions::default() }
     }
-}
-
-fn embedded() -> ModelFiles {
-    let files = ember::FILES.iter().map(|(name, bytes)| ((*name).into(), ModelFile::Embedded(bytes)));
-    ModelFiles { files: files.collect(), gguf: None }
-}
-
-fn files_in(folder: &Path) -> ModelFiles {
-    if folder.is_file() {
-        let name = folder.file_name().expect("a file has a name").to_string_lossy().into_owned();
-        let files = [(name.clone(), ModelFile::Path(folder.into()))].into();
-        let mut files = ModelFiles { files, gguf: Some(name) };
-        gguf::unfold(&mut files).expect("the GGUF file is whole");
-        return files;
-    }
-    let entries =
-        std::fs::read_dir(folder).expect("the folder can be read").map(|entry| entry.expect("readable"));
-    let files =
-        entries.map(|entry| (entry.file_name().to_string_lossy().into(), ModelFile::Path(entry.path())));
-    ModelFiles { files: files.collect(), gguf: None }
 }
 
 /// So many tokens of each sequence, after so many that are taken to be there already.
