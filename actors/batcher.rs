@@ -9,7 +9,7 @@ mod drafting;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use candlewick_engine::{
@@ -29,6 +29,7 @@ use crate::metrics::ModelMetrics;
 use crate::outlook::Outlook;
 use crate::quarantine::{Turn, Turns};
 use crate::request::RequestMsg;
+use crate::step_record::StepRecord;
 use crate::step_times::StepTimes;
 use crate::stepper::{StepTime, Stepper, StepperArgs, StepperGone};
 use crate::tree::{Tree, strike, tell};
@@ -162,10 +163,8 @@ pub struct BatcherState {
     max_running: usize,
     /// The counts that the metrics know of.
     counted: SchedulerCounts,
-    /// When the step ended that the one in flight came right after.
-    previous_ended: Option<Instant>,
+    record: StepRecord,
     metrics: Arc<ModelMetrics>,
-    step_times: Arc<Mutex<StepTimes>>,
     outlook: Arc<Outlook>,
     vitals: Arc<Vitals>,
     failpoints: Failpoints,
@@ -219,9 +218,8 @@ impl Actor for Batcher {
             must_drop_prefixes: false,
             max_running,
             counted: SchedulerCounts::default(),
-            previous_ended: None,
+            record: StepRecord::new(metrics.clone(), step_times),
             metrics,
-            step_times,
             outlook,
             vitals,
             failpoints,
@@ -372,14 +370,13 @@ impl BatcherState {
         self.forget_late();
         let Some(plan) = self.plan() else {
             self.model = Some(model);
-            self.previous_ended = None;
+            self.record.rest();
             self.outlook.note_left(Workload::default(), Instant::now());
             return Ok(());
         };
         self.outlook.note_left(self.scheduler.workload(), Instant::now());
         self.tell_scheduled(&plan);
         let num_tokens = plan.num_tokens();
-        self.metrics.engine.iteration_tokens.observe(num_tokens as f64);
         self.vitals.begin_step(suspects(&plan), self.step_deadline(num_tokens));
         self.stepper.step(model, plan)
     }
@@ -398,7 +395,7 @@ impl BatcherState {
     /// How long a step of so many tokens may take.
     fn step_deadline(&self, num_tokens: usize) -> Duration {
         let floor = self.tree.settings().hang_timeout;
-        self.step_times.lock().unwrap_or_else(PoisonError::into_inner).deadline(num_tokens, floor)
+        self.record.deadline(num_tokens, floor)
     }
 
     /// The next plan: everybody's, or in quarantine that of whose turn it is and who has something to compute.
@@ -437,17 +434,9 @@ impl BatcherState {
     }
 
     fn note_time(&mut self, plan: &StepPlan, outcome: &StepOutcome, time: StepTime) {
-        let elapsed = time.ended - time.began;
-        // What lies between two steps is time that passes for those who wait.
-        self.outlook.note_step(plan, outcome, time.ended - self.previous_ended.unwrap_or(time.began));
-        self.scheduler.note_time(plan, elapsed);
-        let mut times = self.step_times.lock().unwrap_or_else(PoisonError::into_inner);
-        times.observe(plan.num_tokens(), elapsed);
-        drop(times);
-        self.metrics.engine.step_seconds.observe(elapsed.as_secs_f64());
-        if let Some(previous_ended) = self.previous_ended.replace(time.ended) {
-            self.metrics.engine.step_gap_seconds.observe((time.began - previous_ended).as_secs_f64());
-        }
+        let waited_for = self.record.note(plan.num_tokens(), time);
+        self.outlook.note_step(plan, outcome, waited_for);
+        self.scheduler.note_time(plan, time.ended - time.began);
     }
 
     /// The model is home: each request is told its news of the step in one message.

@@ -50,6 +50,7 @@ mod responses;
 mod restart;
 mod root;
 mod settings;
+mod step_record;
 mod step_times;
 mod stepper;
 mod trace;

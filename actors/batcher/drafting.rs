@@ -1,7 +1,5 @@
 //! The batcher's part in guessing by a draft model: it is asked between two steps, while the model is at home.
 
-use std::time::Instant;
-
 use candlewick_engine::Drafts;
 
 use super::BatcherState;
@@ -52,6 +50,6 @@ impl BatcherState {
             None => self.scheduler.set_drafting(false),
         }
         // What it took is none of what is between two steps.
-        self.previous_ended = self.previous_ended.map(|_| Instant::now());
+        self.record.skip_gap();
     }
 }

@@ -6,8 +6,7 @@
 //! its requests could not admit again elsewhere.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
 
 use candlewick_engine::encode::{EncodePlan, EncodeQueue, EncodeTask, Encoded, Encoder, EncoderInput};
 use candlewick_protocol::{ActorRole, FailPlace, Failpoints, RequestKey};
@@ -18,9 +17,8 @@ use super::stepper::{EncodeStepper, EncodeStepperArgs, PassNews};
 use crate::batcher::{BatcherArgs, BatcherCrash};
 use crate::census::Presence;
 use crate::lost;
-use crate::metrics::ModelMetrics;
-use crate::step_times::StepTimes;
-use crate::stepper::{StepTime, StepperGone};
+use crate::step_record::StepRecord;
+use crate::stepper::StepperGone;
 use crate::tree::{Tree, strike, tell};
 use crate::vitals::Vitals;
 
@@ -64,10 +62,7 @@ pub struct EncodeBatcherState {
     encoder: Option<Box<dyn Encoder>>,
     stepper: EncodeStepper,
     requests: HashMap<RequestKey, Admitted>,
-    /// When the pass ended that the one in flight came right after.
-    previous_ended: Option<Instant>,
-    metrics: Arc<ModelMetrics>,
-    step_times: Arc<Mutex<StepTimes>>,
+    record: StepRecord,
     vitals: Arc<Vitals>,
     failpoints: Failpoints,
     tree: Arc<Tree>,
@@ -103,9 +98,7 @@ impl Actor for EncodeBatcher {
             encoder: None,
             stepper,
             requests: HashMap::new(),
-            previous_ended: None,
-            metrics,
-            step_times,
+            record: StepRecord::new(metrics, step_times),
             vitals,
             failpoints,
             id: myself.get_id(),
@@ -141,7 +134,7 @@ impl Actor for EncodeBatcher {
                 state.encoder = Some(encoder);
             }
             EncodeBatcherMsg::Pass(PassNews::Done { encoder, plan, outcome, time }) => {
-                state.note_time(&plan, time);
+                state.record.note(plan.num_tokens(), time);
                 state.finish_pass(encoder, plan, outcome)?;
             }
             EncodeBatcherMsg::Pass(PassNews::Failed { plan, why }) => {
@@ -171,7 +164,7 @@ impl EncodeBatcherState {
         let Some(encoder) = self.encoder.take() else { return Ok(()) };
         let Some(plan) = self.queue.plan() else {
             self.encoder = Some(encoder);
-            self.previous_ended = None;
+            self.record.rest();
             return Ok(());
         };
         let requests = suspects(&plan);
@@ -182,22 +175,9 @@ impl EncodeBatcherState {
                 tell(&admitted.actor, EncodingMsg::Scheduled);
             }
         }
-        let num_tokens = plan.num_tokens();
-        self.metrics.engine.iteration_tokens.observe(num_tokens as f64);
-        let floor = self.tree.settings().hang_timeout;
-        let deadline =
-            self.step_times.lock().unwrap_or_else(PoisonError::into_inner).deadline(num_tokens, floor);
+        let deadline = self.record.deadline(plan.num_tokens(), self.tree.settings().hang_timeout);
         self.vitals.begin_step(requests, deadline);
         self.stepper.pass(encoder, plan)
-    }
-
-    fn note_time(&mut self, plan: &EncodePlan, time: StepTime) {
-        let elapsed = time.ended - time.began;
-        self.step_times.lock().unwrap_or_else(PoisonError::into_inner).observe(plan.num_tokens(), elapsed);
-        self.metrics.engine.step_seconds.observe(elapsed.as_secs_f64());
-        if let Some(previous_ended) = self.previous_ended.replace(time.ended) {
-            self.metrics.engine.step_gap_seconds.observe((time.began - previous_ended).as_secs_f64());
-        }
     }
 
     /// The encoder is home: each request is told what came of its texts in one message.
