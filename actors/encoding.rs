@@ -24,31 +24,22 @@ use crate::census::Presence;
 use crate::deadline::{Deadline, Reached};
 use crate::loader::LoadedModel;
 use crate::lost;
-use crate::metrics::{AnswerSize, ModelMetrics, Timeline};
+use crate::metrics::{AnswerSize, Timeline};
 use crate::outlet::Outlet;
 use crate::pulse::Pulse;
 use crate::request::{TIME_PER_PROMPT_BYTE, naming};
+use crate::submission::{RequestArgs, Submission};
 use crate::trace::{Stage, Trace};
 use crate::tree::{Tree, strike, tell, tell_after};
 
 /// Carries one request to encode texts from admission to its answer.
 pub struct Encoding;
 
-/// An admitted request on its way to its model. Dropped anywhere, it tells the client that it was lost.
-pub struct EncodeSubmission {
-    /// Our name for it.
-    pub key: RequestKey,
-    /// What is asked.
-    pub request: EncodeRequest,
-    /// Where the answer goes.
-    pub outlet: Outlet<Result<EncodeAnswer, Failure>>,
-    /// Its right to be here.
-    pub permit: Permit,
-    /// Until when.
-    pub deadline: Option<Deadline>,
-    /// Its spans.
-    pub trace: Trace,
-}
+/// What a request to encode texts is answered.
+type Answer = Result<EncodeAnswer, Failure>;
+
+/// An admitted request to encode texts on its way to its model.
+pub type EncodeSubmission = Submission<EncodeRequest, Answer>;
 
 /// What a request to encode texts is told.
 pub enum EncodingMsg {
@@ -82,22 +73,6 @@ pub enum EncodingMsg {
     Fail(Failure),
 }
 
-/// What the actor of a request to encode texts is made of.
-pub struct EncodingArgs {
-    /// The tree it lives in.
-    pub tree: Arc<Tree>,
-    /// What is asked.
-    pub submission: EncodeSubmission,
-    /// Its model's canonical id.
-    pub model: String,
-    /// Its model's series.
-    pub metrics: Arc<ModelMetrics>,
-    /// Goes on with each message that it handles.
-    pub pulse: Arc<Pulse>,
-    /// What is to fail on purpose.
-    pub failpoints: Failpoints,
-}
-
 /// A request in flight.
 pub struct EncodingState {
     key: RequestKey,
@@ -111,7 +86,7 @@ pub struct EncodingState {
     num_tokens: u64,
     /// Once there is one; with whether it must have passes of its own.
     batcher: Option<(ActorRef<EncodeBatcherMsg>, bool)>,
-    outlet: Outlet<Result<EncodeAnswer, Failure>>,
+    outlet: Outlet<Answer>,
     preparation: Option<AbortOnDropHandle<()>>,
     timeline: Timeline,
     pulse: Arc<Pulse>,
@@ -127,14 +102,14 @@ pub struct EncodingState {
 impl Actor for Encoding {
     type Msg = EncodingMsg;
     type State = EncodingState;
-    type Arguments = EncodingArgs;
+    type Arguments = RequestArgs<EncodeRequest, Answer>;
 
     async fn pre_start(
         &self,
         myself: ActorRef<EncodingMsg>,
-        EncodingArgs { tree, submission, model, metrics, pulse, failpoints }: EncodingArgs,
+        RequestArgs { tree, submission, model, metrics, pulse, failpoints }: Self::Arguments,
     ) -> Result<EncodingState, ActorProcessingErr> {
-        let EncodeSubmission { key, request, outlet, permit, deadline, trace } = submission;
+        let Submission { key, request, outlet, permit, deadline, trace } = submission;
         let deadline_watch = deadline.map(|deadline| {
             let passes = tokio::time::sleep_until(deadline.at());
             tell_after(passes, &myself, EncodingMsg::DeadlinePassed(deadline))

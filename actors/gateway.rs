@@ -21,7 +21,6 @@ use crate::archive::Archive;
 use crate::board::{Board, card, display_id};
 use crate::census::Census;
 use crate::deadline::Deadline;
-use crate::encoding::EncodeSubmission;
 use crate::jobs::JobsMsg;
 use crate::loader::LoadedModel;
 use crate::lost;
@@ -30,9 +29,10 @@ use crate::observe::{model_states, observe};
 use crate::outlet::{Outlet, lost};
 use crate::pressure::Pressure;
 use crate::registry::RegistryMsg;
-use crate::request::{Submission, naming};
+use crate::request::naming;
 use crate::root::{Root, RootArgs, RootMsg};
 use crate::settings::{ReloadOutcome, SettingsMsg};
+use crate::submission::Submission;
 use crate::trace::Trace;
 use crate::tree::{Tree, tell};
 use crate::{EventStream, TreeParts};
@@ -162,10 +162,7 @@ impl Gateway {
             self.tree.admission.admit(asking, limits)
         };
         let permits = permits.inspect_err(|refusal| {
-            traces.iter_mut().for_each(|trace| trace.failed(refusal.kind));
-            if let Some(metrics) = self.tree.metrics.known_model(&display_id(&model)) {
-                requests.iter().for_each(|_| metrics.requests.refused(refusal.kind));
-            }
+            traces.iter_mut().for_each(|trace| self.refused(&model, trace, refusal));
         })?;
         let mut streams = Vec::with_capacity(requests.len());
         for ((request, permit), trace) in requests.into_iter().zip(permits).zip(traces) {
@@ -196,15 +193,23 @@ impl Gateway {
             let _at_the_door = trace.admission();
             self.tree.admission.admit(asking, limits)
         };
-        let mut permits = permits.inspect_err(|refusal| trace.failed(refusal.kind))?;
+        let mut permits = permits.inspect_err(|refusal| self.refused(&model, &mut trace, refusal))?;
         let permit = permits.pop().expect("a request that was admitted has a permit");
         let (outlet, mut answer) = Outlet::open(1, Err(naming(lost(), &request.request_id)));
         let key = self.tree.new_key();
         tracing::debug!(request = %key, client_id = %request.request_id, model = %model, "admitted");
         let deadline = Deadline::from_now(request.timeout, settings.request_timeout);
-        let submission = EncodeSubmission { key, request, outlet, permit, deadline, trace };
+        let submission = Submission { key, request, outlet, permit, deadline, trace };
         self.send(RegistryMsg::Encode { model, submission });
         answer.recv().await.unwrap_or_else(|| Err(lost()))
+    }
+
+    /// A request was not let in.
+    fn refused(&self, model: &ModelRef, trace: &mut Trace, refusal: &Failure) {
+        trace.failed(refusal.kind);
+        if let Some(metrics) = self.tree.metrics.known_model(&display_id(model)) {
+            metrics.requests.refused(refusal.kind);
+        }
     }
 
     /// Loads a model, or joins the load under way. The channel follows the grammar of [`LoadEvent`]; dropping it does not

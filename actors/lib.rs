@@ -53,6 +53,7 @@ mod settings;
 mod step_record;
 mod step_times;
 mod stepper;
+mod submission;
 mod trace;
 mod tree;
 mod vitals;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use candlewick_engine::text::TextProcessor;
 use candlewick_engine::{LoadError, Weights};
-use candlewick_protocol::{ActorRole, ErrorKind, Event, Failure, LoadEvent, ModelRef, RequestKey};
+use candlewick_protocol::{ActorRole, ErrorKind, Event, Failure, LoadEvent, ModelRef, RequestId, RequestKey};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -26,7 +26,7 @@ use self::parties::{AnyBatcher, Party};
 use self::watch::WatchedBatcher;
 use crate::board::{Line, display_id};
 use crate::census::Presence;
-use crate::encoding::{EncodeSubmission, Encoding, EncodingArgs};
+use crate::encoding::{EncodeSubmission, Encoding};
 use crate::loader::{LoadedModel, LoaderMsg};
 use crate::metrics::{InMemory, ModelMetrics};
 use crate::outlet::Outlet;
@@ -34,9 +34,10 @@ use crate::progress::{LoadProgress, StageProgress};
 use crate::pulse::{Pulse, WatchClock, Watched};
 use crate::quarantine::Quarantine;
 use crate::registry::RegistryMsg;
-use crate::request::{Request, RequestArgs, Submission, naming};
+use crate::request::{Request, naming};
 use crate::restart::RestartLog;
 use crate::step_times::StepTimes;
+use crate::submission::{RequestArgs, Submission};
 use crate::tree::{Tree, tell, tell_after};
 use crate::vitals::Vitals;
 
@@ -275,28 +276,17 @@ impl Actor for ModelSupervisor {
 }
 
 impl ModelState {
-    /// A request that finds a remembered failure gets it without an actor.
     async fn submit(
         &mut self,
         myself: &ActorRef<ModelMsg>,
         mut submission: Submission,
     ) -> Result<(), ActorProcessingErr> {
-        if let Phase::Failed(failure) = &self.phase {
-            self.metrics.requests.refused(failure.kind);
-            let failure = naming(failure.clone(), &submission.request.request_id);
+        if let Some(failure) = self.remembered(&submission.request.request_id) {
             submission.outlet.end(Event::Failed(failure));
             return Ok(());
         }
-        let key = submission.key;
-        let pulse = Arc::<Pulse>::default();
-        let args = RequestArgs {
-            tree: self.tree.clone(),
-            submission,
-            model: self.id.clone(),
-            metrics: self.metrics.clone(),
-            pulse: pulse.clone(),
-            failpoints: self.tree.failpoints.of_model(&self.id),
-        };
+        let (key, args) = (submission.key, self.args(submission));
+        let pulse = args.pulse.clone();
         let (actor, _) = Actor::spawn_linked(None, Request, args, myself.get_cell()).await?;
         self.take_in(myself, key, Party::Generation(actor), pulse).await
     }
@@ -307,23 +297,32 @@ impl ModelState {
         myself: &ActorRef<ModelMsg>,
         mut submission: EncodeSubmission,
     ) -> Result<(), ActorProcessingErr> {
-        if let Phase::Failed(failure) = &self.phase {
-            let failure = naming(failure.clone(), &submission.request.request_id);
+        if let Some(failure) = self.remembered(&submission.request.request_id) {
             submission.outlet.end(Err(failure));
             return Ok(());
         }
-        let key = submission.key;
-        let pulse = Arc::<Pulse>::default();
-        let args = EncodingArgs {
+        let (key, args) = (submission.key, self.args(submission));
+        let pulse = args.pulse.clone();
+        let (actor, _) = Actor::spawn_linked(None, Encoding, args, myself.get_cell()).await?;
+        self.take_in(myself, key, Party::Encoding(actor), pulse).await
+    }
+
+    /// A failure that is remembered: a request gets it without an actor.
+    fn remembered(&self, id: &RequestId) -> Option<Failure> {
+        let Phase::Failed(failure) = &self.phase else { return None };
+        self.metrics.requests.refused(failure.kind);
+        Some(naming(failure.clone(), id))
+    }
+
+    fn args<R, A: Send + 'static>(&self, submission: Submission<R, A>) -> RequestArgs<R, A> {
+        RequestArgs {
             tree: self.tree.clone(),
             submission,
             model: self.id.clone(),
             metrics: self.metrics.clone(),
-            pulse: pulse.clone(),
+            pulse: Arc::default(),
             failpoints: self.tree.failpoints.of_model(&self.id),
-        };
-        let (actor, _) = Actor::spawn_linked(None, Encoding, args, myself.get_cell()).await?;
-        self.take_in(myself, key, Party::Encoding(actor), pulse).await
+        }
     }
 
     /// Tells a request's actor where the model stands, and loads it if need be.

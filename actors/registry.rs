@@ -15,7 +15,7 @@ use crate::encoding::EncodeSubmission;
 use crate::loader::LoadedModel;
 use crate::model::{ModelArgs, ModelMsg, ModelSupervisor};
 use crate::outlet::{Outlet, lost};
-use crate::request::Submission;
+use crate::submission::Submission;
 use crate::tree::{Tree, tell};
 
 /// Finds models and starts their subtrees.

@@ -24,12 +24,13 @@ use crate::deadline::{Deadline, Reached};
 use crate::generation::{Effects, EndedChoice, Generation};
 use crate::loader::LoadedModel;
 use crate::lost;
-use crate::metrics::{ModelMetrics, Timeline};
+use crate::metrics::Timeline;
 use crate::outlet::Outlet;
 use crate::outlook::Outlook;
 use crate::prepare::{num_prompt_bytes, prepare};
 use crate::progress::StageProgress;
 use crate::pulse::Pulse;
+use crate::submission::{RequestArgs, Submission};
 use crate::trace::{Stage, Trace};
 use crate::tree::{Tree, strike, tell, tell_after};
 
@@ -46,22 +47,6 @@ pub fn naming(mut failure: Failure, id: &RequestId) -> Failure {
 
 /// Carries one request from admission to its last event.
 pub struct Request;
-
-/// An admitted request on its way to its model. Dropped anywhere, it tells the client that it was lost.
-pub struct Submission {
-    /// Our name for it.
-    pub key: RequestKey,
-    /// What is asked.
-    pub request: GenerationRequest,
-    /// Where the answer goes.
-    pub outlet: Outlet<Event>,
-    /// Its right to be here.
-    pub permit: Permit,
-    /// Until when.
-    pub deadline: Option<Deadline>,
-    /// Its spans.
-    pub trace: Trace,
-}
 
 /// What a request is told.
 pub enum RequestMsg {
@@ -100,22 +85,6 @@ pub enum RequestMsg {
     DeadlinePassed(Deadline),
     /// It cannot be answered.
     Fail(Failure),
-}
-
-/// What a request's actor is made of.
-pub struct RequestArgs {
-    /// The tree it lives in.
-    pub tree: Arc<Tree>,
-    /// What is asked.
-    pub submission: Submission,
-    /// Its model's canonical id.
-    pub model: String,
-    /// Its model's series.
-    pub metrics: Arc<ModelMetrics>,
-    /// Goes on with each message that it handles.
-    pub pulse: Arc<Pulse>,
-    /// What is to fail on purpose.
-    pub failpoints: Failpoints,
 }
 
 /// A request in flight.

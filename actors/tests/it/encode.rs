@@ -238,3 +238,27 @@ async fn what_is_too_long_is_refused_by_its_place_or_cut_where_asked() {
     assert_eq!(failure.param.as_deref(), Some("dimensions"));
     close(world).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_finds_no_place_or_no_model_is_counted() {
+    let failures =
+        |kind: &str| format!("candlewick_request_failures_total{{kind=\"{kind}\",model_name=\"fake/a\"}} ");
+    let world = encoders(TreeSettings { max_running: 1, max_queued: 0, ..settings() }).await;
+    world.factory.control.step_gate.close();
+    let first = begin(&world, embed(&["first"]));
+    world.factory.control.step_gate.wait_held();
+    let failure = world.gateway.encode(embed(&["second"])).await.expect_err("there is one place");
+    assert_eq!(failure.kind, ErrorKind::Overloaded);
+    assert_eq!(world.metric(&failures("overloaded")), 1.0);
+    world.factory.control.step_gate.open();
+    check(first.await.expect("it is answered"), &["first"]);
+    world.gateway.unload(&model("fake/a"), true).await.expect("it is there");
+
+    eventually("its place is free", || world.gateway.num_in_flight() == 0).await;
+    world.factory.break_next_load(Fault::Error);
+    world.gateway.encode(embed(&["third"])).await.expect_err("the load fails");
+    eventually("its place is free", || world.gateway.num_in_flight() == 0).await;
+    world.gateway.encode(embed(&["fourth"])).await.expect_err("the failure is remembered");
+    assert_eq!(world.metric(&failures("internal")), 2.0);
+    close(world).await;
+}
