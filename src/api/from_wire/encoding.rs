@@ -48,13 +48,7 @@ pub fn read_embeddings(
     let mut fields = Fields::root(body);
     let inputs = read_inputs(&mut fields, settings)?;
     let format = read_format(&mut fields)?;
-    let work = EncodeWork::Embed {
-        inputs,
-        of_tokens: false,
-        dimensions: fields.count("dimensions", 1)?,
-        normalize: read_normalize(&mut fields)?,
-        prompt_name: fields.string("prompt_name")?,
-    };
+    let work = read_embed(&mut fields, inputs, false)?;
     finish(fields, work, format, sender, settings)
 }
 
@@ -68,20 +62,23 @@ pub fn read_pooling(
     let inputs = read_inputs(&mut fields, settings)?;
     let format = read_format(&mut fields)?;
     let task = fields.word("task", &["embed", "token_embed", "classify", "token_classify", "encode"])?;
-    let is_embedding = matches!(task, Some("embed" | "token_embed"));
-    let normalize = if is_embedding || task.is_none() { read_normalize(&mut fields)? } else { None };
     let work = match task {
-        None | Some("encode") => EncodeWork::Own { inputs, normalize, activation: None },
-        Some("embed" | "token_embed") => EncodeWork::Embed {
-            inputs,
-            of_tokens: task == Some("token_embed"),
-            dimensions: fields.count("dimensions", 1)?,
-            normalize,
-            prompt_name: fields.string("prompt_name")?,
-        },
+        None => EncodeWork::Own { inputs, normalize: read_normalize(&mut fields)?, activation: None },
+        Some("encode") => EncodeWork::Own { inputs, normalize: None, activation: None },
+        Some("embed" | "token_embed") => read_embed(&mut fields, inputs, task == Some("token_embed"))?,
         Some(_) => EncodeWork::Classify { inputs, activation: read_activation(&mut fields)? },
     };
     finish(fields, work, format, sender, settings)
+}
+
+fn read_embed(fields: &mut Fields, inputs: EncodeInputs, of_tokens: bool) -> Result<EncodeWork, ApiError> {
+    Ok(EncodeWork::Embed {
+        inputs,
+        of_tokens,
+        dimensions: fields.count("dimensions", 1)?,
+        normalize: read_normalize(fields)?,
+        prompt_name: fields.string("prompt_name")?,
+    })
 }
 
 /// Reads a request to classify.
