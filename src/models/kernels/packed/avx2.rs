@@ -5,8 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::input::{GroupBias, InputKind};
-use super::tile::{Kernels, Tile, TileFn};
+use super::tile::{Kernels, Tile};
 use super::{GROUP, Kind, PANEL};
 
 /// Registers of a panel's lanes.
@@ -14,7 +13,7 @@ const PARTS: usize = PANEL / 8;
 
 /// The kernels of a kind with AVX2 alone.
 pub(super) fn plain(kind: Kind) -> Kernels {
-    kernels(
+    Kernels::of_bytes(
         kind,
         match kind {
             Kind::Q8 => &[plain_q8::<1>, plain_q8::<2>],
@@ -27,7 +26,7 @@ pub(super) fn plain(kind: Kind) -> Kernels {
 
 /// The kernels of a kind with AVX-VNNI.
 pub(super) fn vnni(kind: Kind) -> Kernels {
-    kernels(
+    Kernels::of_bytes(
         kind,
         match kind {
             Kind::Q8 => &[vnni_q8::<1>, vnni_q8::<2>],
@@ -36,16 +35,6 @@ pub(super) fn vnni(kind: Kind) -> Kernels {
             _ => &[vnni_int8::<1>, vnni_int8::<2>],
         },
     )
-}
-
-fn kernels(kind: Kind, by_rows: &'static [TileFn]) -> Kernels {
-    let input = match kind {
-        Kind::Q8 => InputKind::Int8Groups(GroupBias::Times128),
-        Kind::Q4 => InputKind::Int8Groups(GroupBias::Times8),
-        Kind::Q4Affine => InputKind::Int8Groups(GroupBias::Sum),
-        _ => InputKind::Int8Rows,
-    };
-    Kernels { input, by_rows, splits: false }
 }
 
 /// Adds dot products of four bytes.
@@ -130,7 +119,7 @@ unsafe fn load_f16(from: *const u8) -> __m256 {
 }
 
 /// # Safety
-/// As for [`TileFn`], with what `D` stands for.
+/// As for [`TileFn`](super::tile::TileFn), with what `D` stands for.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
 unsafe fn int8<D: Dot, const R: usize>(tile: &Tile) {
@@ -165,7 +154,7 @@ unsafe fn int8<D: Dot, const R: usize>(tile: &Tile) {
 }
 
 /// # Safety
-/// As for [`TileFn`], with what `D` stands for.
+/// As for [`TileFn`](super::tile::TileFn), with what `D` stands for.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
 unsafe fn q8<D: Dot, const R: usize>(tile: &Tile) {
@@ -200,7 +189,7 @@ unsafe fn q8<D: Dot, const R: usize>(tile: &Tile) {
 /// Four bits, with offsets or without.
 ///
 /// # Safety
-/// As for [`TileFn`], with what `D` stands for.
+/// As for [`TileFn`](super::tile::TileFn), with what `D` stands for.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
 unsafe fn q4<D: Dot, const R: usize, const AFFINE: bool>(tile: &Tile) {
@@ -251,7 +240,7 @@ unsafe fn q4<D: Dot, const R: usize, const AFFINE: bool>(tile: &Tile) {
 /// Where the integer sums of a group begin: at the input's bias, if it belongs to them.
 ///
 /// # Safety
-/// As for [`TileFn`].
+/// As for [`TileFn`](super::tile::TileFn).
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
 unsafe fn start<const R: usize>(tile: &Tile, step: usize, biased: bool) -> [[__m256i; PARTS]; R] {
@@ -271,7 +260,7 @@ unsafe fn start<const R: usize>(tile: &Tile, step: usize, biased: bool) -> [[__m
 /// Adds a group's integer sums, scaled.
 ///
 /// # Safety
-/// As for [`TileFn`], for a panel that begins a step with scales.
+/// As for [`TileFn`](super::tile::TileFn), for a panel that begins a step with scales.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
 unsafe fn add_group<const R: usize>(
@@ -295,7 +284,7 @@ unsafe fn add_group<const R: usize>(
 }
 
 /// # Safety
-/// As for [`TileFn`].
+/// As for [`TileFn`](super::tile::TileFn).
 #[inline(always)]
 unsafe fn store(tile: &Tile, row: usize, part: usize, sums: __m256) {
     // SAFETY: the caller's promise of sums for each row.
@@ -308,7 +297,7 @@ unsafe fn store(tile: &Tile, row: usize, part: usize, sums: __m256) {
 macro_rules! enabled {
     ($name:ident, $dot:ty, $features:literal, $body:ident, <$($constant:ident: $type:ty),*>) => {
         /// # Safety
-        /// As for [`TileFn`].
+        /// As for [`TileFn`](super::tile::TileFn).
         #[target_feature(enable = $features)]
         unsafe fn $name<$(const $constant: $type),*>(tile: &Tile) {
             // SAFETY: the caller's promise; the features are enabled here.

@@ -15,8 +15,8 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::input::{GroupBias, InputKind};
-use super::tile::{Kernels, Tile, TileFn};
+use super::input::InputKind;
+use super::tile::{Kernels, Tile};
 use super::{GROUP, Kind, PANEL};
 
 /// Registers of a panel's lanes.
@@ -33,7 +33,7 @@ pub(super) const BF16: Kernels =
 
 /// The kernels of a kind with NEON alone.
 pub(super) fn plain(kind: Kind) -> Kernels {
-    kernels(
+    Kernels::of_bytes(
         kind,
         match kind {
             Kind::Q8 => &[q8::<Plain, 1>, q8::<Plain, 2>, q8::<Plain, 3>, q8::<Plain, 4>],
@@ -50,7 +50,7 @@ pub(super) fn plain(kind: Kind) -> Kernels {
 
 /// The kernels of a kind with `sdot`.
 pub(super) fn dotprod(kind: Kind) -> Kernels {
-    kernels(
+    Kernels::of_bytes(
         kind,
         match kind {
             Kind::Q8 => &[dotprod_q8::<1>, dotprod_q8::<2>, dotprod_q8::<3>, dotprod_q8::<4>],
@@ -66,16 +66,6 @@ pub(super) fn dotprod(kind: Kind) -> Kernels {
             _ => &[dotprod_int8::<1>, dotprod_int8::<2>, dotprod_int8::<3>],
         },
     )
-}
-
-fn kernels(kind: Kind, by_rows: &'static [TileFn]) -> Kernels {
-    let input = match kind {
-        Kind::Q8 => InputKind::Int8Groups(GroupBias::Times128),
-        Kind::Q4 => InputKind::Int8Groups(GroupBias::Times8),
-        Kind::Q4Affine => InputKind::Int8Groups(GroupBias::Sum),
-        _ => InputKind::Int8Rows,
-    };
-    Kernels { input, by_rows, splits: false }
 }
 
 /// Adds dot products of four bytes.
@@ -188,7 +178,7 @@ unsafe fn one_step<const R: usize>(tile: &Tile, x: *const u8) -> [uint8x16_t; R]
 }
 
 /// # Safety
-/// As for [`TileFn`].
+/// As for [`TileFn`](super::tile::TileFn).
 #[target_feature(enable = "bf16")]
 unsafe fn bf16<const R: usize>(tile: &Tile) {
     // SAFETY: the caller's promise; the feature is enabled here.
@@ -258,7 +248,7 @@ unsafe fn add_bf16_step<const R: usize, const LANE: i32>(
 }
 
 /// # Safety
-/// As for [`TileFn`], with what `D` stands for.
+/// As for [`TileFn`](super::tile::TileFn), with what `D` stands for.
 #[inline(always)]
 unsafe fn int8<D: Dot, const R: usize>(tile: &Tile) {
     // SAFETY: the caller's promise.
@@ -346,7 +336,7 @@ unsafe fn add_step<D: Dot, const R: usize, const N: usize, const LANE: i32>(
 }
 
 /// # Safety
-/// As for [`TileFn`], with what `D` stands for.
+/// As for [`TileFn`](super::tile::TileFn), with what `D` stands for.
 #[inline(always)]
 unsafe fn q8<D: Dot, const R: usize>(tile: &Tile) {
     // SAFETY: the caller's promise; offsets stay within the tile's steps, rows and lanes.
@@ -372,7 +362,7 @@ unsafe fn q8<D: Dot, const R: usize>(tile: &Tile) {
 /// Four bits, with offsets or without.
 ///
 /// # Safety
-/// As for [`TileFn`], with what `D` stands for.
+/// As for [`TileFn`](super::tile::TileFn), with what `D` stands for.
 #[inline(always)]
 unsafe fn q4<D: Dot, const R: usize, const AFFINE: bool>(tile: &Tile) {
     let (kind, quants) = if AFFINE { (Kind::Q4Affine, PANEL * 4) } else { (Kind::Q4, PANEL * 2) };
@@ -435,7 +425,7 @@ unsafe fn add_nibbles<D: Dot, const R: usize, const LANE: i32>(
 /// Adds half a group's integer sums, scaled, to the tile's.
 ///
 /// # Safety
-/// As for [`TileFn`], for a panel that begins a step with scales, and for sums that there are already.
+/// As for [`TileFn`](super::tile::TileFn), for a panel that begins a step with scales, and for sums that there are already.
 #[inline(always)]
 unsafe fn add_group<const R: usize>(
     tile: &Tile,
@@ -487,7 +477,7 @@ unsafe fn load_f16(from: *const u8) -> float32x4_t {
 }
 
 /// # Safety
-/// As for [`TileFn`].
+/// As for [`TileFn`](super::tile::TileFn).
 #[inline(always)]
 unsafe fn store<const R: usize>(tile: &Tile, sums: &[[float32x4_t; PARTS]; R]) {
     for (r, sums) in sums.iter().enumerate() {
@@ -499,7 +489,7 @@ unsafe fn store<const R: usize>(tile: &Tile, sums: &[[float32x4_t; PARTS]; R]) {
 }
 
 /// # Safety
-/// As for [`TileFn`].
+/// As for [`TileFn`](super::tile::TileFn).
 #[target_feature(enable = "dotprod")]
 unsafe fn dotprod_int8<const R: usize>(tile: &Tile) {
     // SAFETY: the caller's promise; the feature is enabled here.
@@ -507,7 +497,7 @@ unsafe fn dotprod_int8<const R: usize>(tile: &Tile) {
 }
 
 /// # Safety
-/// As for [`TileFn`].
+/// As for [`TileFn`](super::tile::TileFn).
 #[target_feature(enable = "dotprod")]
 unsafe fn dotprod_q8<const R: usize>(tile: &Tile) {
     // SAFETY: the caller's promise; the feature is enabled here.
@@ -515,7 +505,7 @@ unsafe fn dotprod_q8<const R: usize>(tile: &Tile) {
 }
 
 /// # Safety
-/// As for [`TileFn`].
+/// As for [`TileFn`](super::tile::TileFn).
 #[target_feature(enable = "dotprod")]
 unsafe fn dotprod_q4<const R: usize, const AFFINE: bool>(tile: &Tile) {
     // SAFETY: the caller's promise; the feature is enabled here.

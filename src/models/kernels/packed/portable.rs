@@ -3,19 +3,18 @@
 
 use half::f16;
 
-use super::input::{GroupBias, InputKind};
 use super::tile::{Kernels, Tile, TileFn};
 use super::{GROUP, Kind, PANEL};
 
 /// The kernels of a kind whose activations are bytes.
 pub(super) fn bytes(kind: Kind) -> Kernels {
-    let (input, by_rows): (_, &'static [TileFn]) = match kind {
-        Kind::Q8 => (InputKind::Int8Groups(GroupBias::Times128), &[q8]),
-        Kind::Q4 => (InputKind::Int8Groups(GroupBias::Times8), &[q4]),
-        Kind::Q4Affine => (InputKind::Int8Groups(GroupBias::Sum), &[q4_affine]),
-        _ => (InputKind::Int8Rows, &[int8]),
+    let by_rows: &'static [TileFn] = match kind {
+        Kind::Q8 => &[q8],
+        Kind::Q4 => &[q4],
+        Kind::Q4Affine => &[q4_affine],
+        _ => &[int8],
     };
-    Kernels { input, by_rows, splits: false }
+    Kernels::of_bytes(kind, by_rows)
 }
 
 /// # Safety

@@ -1,7 +1,7 @@
 //! A tile: some rows by one panel. What a kernel is given, which kernels there are, and which one this machine takes.
 
 use super::Kind;
-use super::input::InputKind;
+use super::input::{GroupBias, InputKind};
 #[cfg(target_arch = "aarch64")]
 use super::neon;
 #[cfg(target_arch = "x86_64")]
@@ -94,6 +94,19 @@ pub(super) struct Kernels {
     pub(super) by_rows: &'static [TileFn],
     /// Whether a tile can take a part of the steps and go on later.
     pub(super) splits: bool,
+}
+
+impl Kernels {
+    /// Those of a kind whose activations are bytes.
+    pub(super) fn of_bytes(kind: Kind, by_rows: &'static [TileFn]) -> Self {
+        let input = match kind {
+            Kind::Q8 => InputKind::Int8Groups(GroupBias::Times128),
+            Kind::Q4 => InputKind::Int8Groups(GroupBias::Times8),
+            Kind::Q4Affine => InputKind::Int8Groups(GroupBias::Sum),
+            _ => InputKind::Int8Rows,
+        };
+        Self { input, by_rows, splits: false }
+    }
 }
 
 impl Level {
