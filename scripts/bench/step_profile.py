@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where the time of a step goes: `perf record` over `benches/step.rs`, each sample put down to what it was doing.
 
-    profile.py MODEL [--batch 1] [--prefill] [--seconds 6] [--quantization q4_0] [--program STEP]
+    step_profile.py MODEL [--batch 1] [--prefill] [--seconds 6] [--quantization q4_0] [--program STEP]
 
 MODEL is a folder or a GGUF file. Samples are told apart by the source line that they fall on, inlined ones included, so that
 what the compiler made of a kernel does not hide it; a thread that spins or yields because another one is not done yet is
