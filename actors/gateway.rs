@@ -212,6 +212,12 @@ impl Gateway {
         }
     }
 
+    /// Whether an answer that is held until it is whole may grow: it has come to so many bytes. An error where memory is nearly
+    /// used up and it takes much of what is left; dropping its stream ends it.
+    pub fn admit_answer(&self, num_bytes: u64) -> Result<(), Failure> {
+        self.tree.pressure.admit_answer(num_bytes).inspect_err(|_| self.tree.metrics.memory.refused("answer"))
+    }
+
     /// Loads a model, or joins the load under way. The channel follows the grammar of [`LoadEvent`]; dropping it does not
     /// stop the load.
     pub fn load(&self, model: ModelRef) -> mpsc::Receiver<LoadEvent> {

@@ -8,7 +8,8 @@
 //!        0.95   every new request is refused (503)
 //! ```
 //!
-//! One step at a time: what costs less is given a moment to help before what costs more. What runs goes on throughout.
+//! One step at a time: what costs less is given a moment to help before what costs more. What runs goes on throughout, but for
+//! answers that are held until they are whole: from the last step on, one that takes much of what is left is given up.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,6 +23,9 @@ const HYSTERESIS: f64 = 0.03;
 
 /// Under pressure, a prompt may take this part of what is left.
 const PROMPT_SHARE_MAX: u64 = 4;
+
+/// When nothing new is let in, an answer that is held may be this part of what is left. Its JSON takes as much again.
+const ANSWER_SHARE_MAX: u64 = 4;
 
 /// When a client that was refused may come again: some steps later.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -130,6 +134,20 @@ impl Pressure {
         Err(Failure::new(ErrorKind::Unavailable, message).with_retry_after(RETRY_AFTER))
     }
 
+    /// Whether an answer that is held until it is whole may grow: it has come to so many bytes.
+    pub fn admit_answer(&self, num_bytes: u64) -> Result<(), Failure> {
+        let free_bytes = self.free_bytes.load(Ordering::Relaxed);
+        if self.level() < Level::Refuse || num_bytes <= free_bytes / ANSWER_SHARE_MAX {
+            return Ok(());
+        }
+        let message = format!(
+            "memory is nearly used up, and the answer has come to {}, which are held until it is whole: fewer choices or \
+             log-probabilities take less, and a stream (`stream`) takes none",
+            Megabytes(num_bytes)
+        );
+        Err(Failure::new(ErrorKind::Unavailable, message).with_retry_after(RETRY_AFTER))
+    }
+
     /// Whether a prompt whose keys and values take so much may be computed.
     pub fn admit_prompt(&self, num_tokens: u64, kv_bytes: u64) -> Result<(), Failure> {
         let free_bytes = self.free_bytes.load(Ordering::Relaxed);
@@ -180,6 +198,7 @@ mod tests {
         let pressure = Pressure::new();
         let measure = |used_bytes| MemoryUse { whose: "the test", limit_bytes: 100_000_000, used_bytes };
         assert!(pressure.admit_prompt(9, u64::MAX).is_ok(), "nothing was measured yet");
+        assert!(pressure.admit_answer(u64::MAX).is_ok(), "nor is an answer given up before");
         for _ in 0..2 {
             pressure.observe(&measure(88_000_000));
         }
@@ -192,5 +211,8 @@ mod tests {
             pressure.observe(&measure(96_000_000));
         }
         assert_eq!(pressure.admit().expect_err("no more").kind, ErrorKind::Unavailable);
+        assert!(pressure.admit_answer(1_000_000).is_ok(), "4 MB are left");
+        let failure = pressure.admit_answer(1_000_001).expect_err("more than a quarter of them");
+        assert!(failure.kind == ErrorKind::Unavailable && failure.message.contains("`stream`"), "{failure}");
     }
 }

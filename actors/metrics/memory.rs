@@ -33,9 +33,9 @@ impl MemorySeries {
             ),
             refused: make.counters(
                 "candlewick_memory_refused_total",
-                "Requests that were refused because memory was short.",
+                "Requests that were refused or given up because memory was short.",
                 "what",
-                ["request", "long_prompt"],
+                ["request", "long_prompt", "answer"],
             ),
         }
     }

@@ -24,6 +24,8 @@ pub trait Backend: Send + Sync + 'static {
     ) -> LocalBoxFuture<'_, Result<Vec<EventStream>, Failure>>;
     /// See [`Gateway::encode`].
     fn encode(&self, request: EncodeRequest) -> LocalBoxFuture<'_, Result<EncodeAnswer, Failure>>;
+    /// See [`Gateway::admit_answer`].
+    fn admit_answer(&self, num_bytes: u64) -> Result<(), Failure>;
     /// See [`Gateway::load`].
     fn load(&self, model: ModelRef) -> mpsc::Receiver<LoadEvent>;
     /// See [`Gateway::text`].
@@ -81,6 +83,10 @@ impl Backend for Gateway {
         requests: Vec<GenerationRequest>,
     ) -> LocalBoxFuture<'_, Result<Vec<EventStream>, Failure>> {
         Gateway::submit_many(self, requests).boxed_local()
+    }
+
+    fn admit_answer(&self, num_bytes: u64) -> Result<(), Failure> {
+        Gateway::admit_answer(self, num_bytes)
     }
 
     fn encode(&self, request: EncodeRequest) -> LocalBoxFuture<'_, Result<EncodeAnswer, Failure>> {

@@ -36,7 +36,8 @@ async fn answer(request: &HttpRequest, state: &ApiState, call: ChatCall) -> Resu
     let generation = merge(vec![events]);
     if head.options.stream.is_none() {
         let keep = Keep { num_choices, logprobs, reasoning: !head.options.hide_reasoning };
-        let collected = collect(generation, 1, keep).await.map_err(at_messages)?;
+        let may_keep = |num_bytes| state.backend().admit_answer(num_bytes);
+        let collected = collect(generation, 1, keep, may_keep).await.map_err(at_messages)?;
         let collected = collected.into_iter().next().expect("one source was collected");
         return Ok(HttpResponse::Ok().json(chat_completion(&head, collected)));
     }

@@ -1,7 +1,7 @@
 //! Events → whole answers, for requests that do not stream.
 
 use candlewick_protocol::{
-    Delta, Event, Failure, FinishReason, Piece, Started, StopCause, TokenLogprob, Usage,
+    Delta, Event, Failure, FinishReason, Piece, Started, StopCause, TokenLogprob, TopLogprob, Usage,
 };
 use futures::StreamExt;
 
@@ -70,12 +70,15 @@ pub struct Keep {
     pub reasoning: bool,
 }
 
-/// Listens to all sources until each has had its last word. The first failure is the failure of all.
+/// Listens to all sources until each has had its last word. The first failure is the failure of all; one of them may be that
+/// what was said has come to more bytes than `may_keep` allows.
 pub async fn collect(
     mut generation: Generation,
     num_sources: usize,
     keep: Keep,
+    may_keep: impl Fn(u64) -> Result<(), Failure>,
 ) -> Result<Vec<Collected>, Failure> {
+    let mut num_bytes = 0;
     let mut listeners: Vec<Listener> = (0..num_sources).map(|_| Listener::new(keep)).collect();
     let mut num_open = num_sources;
     while num_open > 0 {
@@ -88,7 +91,11 @@ pub async fn collect(
             Some(Event::Failed(failure)) => return Err(failure),
             Some(Event::Queued | Event::Loading { .. }) => {}
             Some(Event::Started(started)) => listener.started = Some(started),
-            Some(Event::Piece(piece)) => listener.piece(piece),
+            Some(Event::Piece(piece)) => {
+                num_bytes += size(&piece);
+                may_keep(num_bytes)?;
+                listener.piece(piece);
+            }
             Some(Event::Ended { choice, reason, stop }) => listener.ended(choice, reason, stop),
             Some(Event::Finished(finished)) => {
                 listener.usage = Some(finished.usage);
@@ -97,6 +104,25 @@ pub async fn collect(
         }
     }
     listeners.into_iter().map(|listener| listener.into_collected().ok_or_else(cut_off)).collect()
+}
+
+/// What a piece takes in memory, in bytes.
+fn size(piece: &Piece) -> u64 {
+    let text = match &piece.delta {
+        Delta::Text(text) | Delta::Reasoning(text) | Delta::ToolArguments { fragment: text, .. } => {
+            text.len()
+        }
+        Delta::ToolCall { id, name, .. } => id.len() + name.len(),
+    };
+    let top = |top: &TopLogprob| size_of::<TopLogprob>() + top.text.len() + top.bytes.len();
+    let logprob = |token: &TokenLogprob| {
+        size_of::<TokenLogprob>()
+            + token.text.len()
+            + token.bytes.len()
+            + token.top.iter().map(top).sum::<usize>()
+    };
+    let logprobs: usize = piece.logprobs.iter().map(logprob).sum();
+    (text + size_of_val(&*piece.token_ids) + logprobs) as u64
 }
 
 impl Listener {

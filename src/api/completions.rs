@@ -41,7 +41,8 @@ async fn answer(
     let generation = merge(state.backend().submit_many(generations).await.map_err(at_prompt)?);
     if head.options.stream.is_none() {
         let keep = Keep { num_choices, logprobs, reasoning: true };
-        let collected = collect(generation, num_prompts, keep).await.map_err(at_prompt)?;
+        let may_keep = |num_bytes| state.backend().admit_answer(num_bytes);
+        let collected = collect(generation, num_prompts, keep, may_keep).await.map_err(at_prompt)?;
         return Ok(HttpResponse::Ok().json(completion(&head, collected, num_choices)));
     }
     let generation =

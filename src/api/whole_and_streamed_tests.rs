@@ -2,7 +2,8 @@
 
 use candlewick_actors::EventStream;
 use candlewick_protocol::{
-    Delta, Event, EventGrammar, FinishReason, Finished, Piece, RequestId, Started, Usage,
+    Delta, ErrorKind, Event, EventGrammar, Failure, FinishReason, Finished, Piece, RequestId, Started,
+    TokenLogprob, Usage,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -87,9 +88,37 @@ fn head(request: Value) -> Head {
 fn whole(head: &Head, events: Vec<Event>) -> Value {
     let keep = Keep { num_choices: NUM_CHOICES, logprobs: false, reasoning: !head.options.hide_reasoning };
     let generation = merge(vec![EventStream { events: channel_of(events) }]);
-    let collected = futures::executor::block_on(collect(generation, 1, keep)).expect("it ends well");
+    let collected =
+        futures::executor::block_on(collect(generation, 1, keep, |_| Ok(()))).expect("it ends well");
     let collected = collected.into_iter().next().expect("one source was collected");
     serde_json::to_value(chat_completion(head, collected)).expect("it serialises")
+}
+
+#[test]
+fn a_whole_answer_is_given_up_where_it_must_not_grow() {
+    let logprob = TokenLogprob {
+        token_id: 1,
+        text: "a".into(),
+        bytes: vec![97],
+        logprob: Some(-1.0),
+        rank: Some(1),
+        top: Vec::new(),
+    };
+    let piece = |choice| {
+        let delta = Delta::Text("a".into());
+        Event::Piece(Piece { choice, delta, token_ids: vec![1], logprobs: vec![logprob.clone(); 100] })
+    };
+    let events = (0..20).map(|number| piece(number % 2)).collect();
+    let generation = merge(vec![EventStream { events: channel_of(events) }]);
+    let keep = Keep { num_choices: 2, logprobs: true, reasoning: true };
+    let may_keep = |num_bytes: u64| match num_bytes > 100_000 {
+        true => Err(Failure::new(ErrorKind::Unavailable, num_bytes.to_string())),
+        false => Ok(()),
+    };
+    let failure = futures::executor::block_on(collect(generation, 1, keep, may_keep)).expect_err("too much");
+    let num_bytes: usize = failure.message.parse().expect("a number");
+    let num_of_a_piece = 100 * size_of::<TokenLogprob>();
+    assert!((100_001..100_001 + num_of_a_piece + 300).contains(&num_bytes), "{num_bytes}");
 }
 
 fn chunks(head: Head, events: Vec<Event>) -> Vec<Value> {
