@@ -15,6 +15,7 @@ use candlewick_protocol::{
 use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, AdmissionLimits, Asking, draining};
 use crate::archive::Archive;
@@ -64,6 +65,8 @@ pub struct Gateway {
     settings: watch::Receiver<Option<ActorRef<SettingsMsg>>>,
     /// How the first load of the pinned model goes, until somebody takes it.
     pinned_load: Arc<Mutex<Option<mpsc::Receiver<LoadEvent>>>>,
+    /// Nobody waits for what is in flight any more.
+    hurried: CancellationToken,
     runtime: Handle,
 }
 
@@ -118,6 +121,7 @@ impl Gateway {
             jobs: jobs_now,
             settings: settings_keeper,
             pinned_load: Arc::default(),
+            hurried: CancellationToken::new(),
             runtime: Handle::current(),
         };
         let pinned_load = pinned.map(|pinned| gateway.load(pinned));
@@ -400,8 +404,14 @@ impl Gateway {
         let _ = stopped.await;
     }
 
+    /// The grace of a [`Gateway::shutdown`] is over now.
+    pub fn hurry(&self) {
+        self.hurried.cancel();
+    }
+
     async fn stop(&self, grace: Duration) {
-        if tokio::time::timeout(grace, self.tree.admission.empty()).await.is_err() {
+        let empty = tokio::time::timeout(grace, self.tree.admission.empty());
+        if !matches!(self.hurried.run_until_cancelled(empty).await, Some(Ok(()))) {
             tracing::warn!(
                 num_requests = self.num_in_flight(),
                 "the grace time is over: ending what is in flight"

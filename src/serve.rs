@@ -24,6 +24,9 @@ use crate::settings::Settings;
 use crate::signals::{Signal, Signals};
 use crate::{Server, ember, start_watched};
 
+/// After a second signal, how long what is in flight has for its last words.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Runs until a signal ends it.
 pub async fn run(
     args: &ServeArgs,
@@ -71,11 +74,20 @@ pub async fn run(
         grace.saturating_add(END_TIMEOUT),
         format_args!("finishing {num_in_flight} requests, for {grace:?} at most"),
     );
+    let gateway = server.gateway().clone();
+    let mut stopped = pin!(server.stop(grace));
     tokio::select! {
-        () = server.stop(grace) => tracing::info!("stopped"),
-        signal = signals.end() => bail!("ended at once by a second signal ({signal}); requests in flight are lost"),
+        () = &mut stopped => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        signal = signals.end() => {
+            gateway.hurry();
+            // Clients hear why, if they are there to hear it.
+            let _ = tokio::time::timeout(LAST_WORDS_TIMEOUT, stopped).await;
+            bail!("ended at once by a second signal ({signal}); requests in flight are lost")
+        }
     }
-    Ok(())
 }
 
 /// The service manager hears that the server is alive for as long as this is held and the actors answer.

@@ -155,6 +155,8 @@ fn a_second_signal_ends_it_at_once() {
         eventually("it is draining", || is_draining(&program));
         let asked = Instant::now();
         program.signal(second);
+        let said: Vec<String> = std::iter::from_fn(|| running.next_data()).collect();
+        assert!(said.iter().any(|frame| frame.contains("the server is shutting down")), "{said:?}");
         let (status, log) = program.ended();
         assert_eq!(status.code(), Some(1), "{log}");
         assert!(log.contains("ended at once by a second signal"), "{log}");
