@@ -147,7 +147,7 @@ impl ResponseError for ApiError {
             response.insert_header((header::ALLOW, allow));
         }
         if self.status_code().is_server_error() {
-            tracing::warn!(status = row(self.fault).status, message = %self.message, "request failed");
+            tracing::warn!(status = row(self.fault).status, "request failed: {}", self.message);
         }
         response.json(self.body())
     }

@@ -51,7 +51,8 @@ pub async fn attach<B: MessageBody + 'static>(
     let id = choose(&request);
     let value = HeaderValue::from_str(id.as_str()).expect("a sane id is a header value");
     let traced = ServerSpan::open(&request);
-    let span = tracing::info_span!(
+    // Of the highest level, so that whatever is logged has it, however quiet the log is.
+    let span = tracing::error_span!(
         parent: &traced.span,
         "http", request_id = %id, method = %request.method(), path = %request.path(), trace_id = tracing::field::Empty,
         api_key = tracing::field::Empty

@@ -207,7 +207,7 @@ impl<C: Chunks> Writer<C> {
 }
 
 fn error_frame(error: &ApiError) -> Frame {
-    tracing::debug!(message = %error.message, "stream ended with an error");
+    tracing::debug!("stream ended with an error: {}", error.message);
     Data::new(serde_json::to_string(&error.body()).expect("an error is text and null")).into()
 }
 

@@ -19,6 +19,7 @@ mod hub;
 mod kernels;
 mod live_config;
 mod loading;
+mod logs;
 mod memory;
 mod metrics;
 mod overload;
