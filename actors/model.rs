@@ -136,7 +136,11 @@ enum Phase {
         _in_memory: InMemory,
     },
     /// It could not be loaded or crashed too often; told to all who ask until the timer goes off.
-    Failed(Failure),
+    Failed {
+        failure: Failure,
+        /// When the timer goes off.
+        until: Instant,
+    },
 }
 
 /// A request in flight.
@@ -307,11 +311,19 @@ impl ModelState {
         self.take_in(myself, key, Party::Encoding(actor), pulse).await
     }
 
+    /// Whoever asks within this time is told the same.
+    fn remember(&mut self, myself: &ActorRef<ModelMsg>, failure: Failure, ttl: Duration) {
+        self.phase = Phase::Failed { failure, until: Instant::now() + ttl };
+        self.set_timer(myself, ttl);
+    }
+
     /// A failure that is remembered: a request gets it without an actor.
     fn remembered(&self, id: &RequestId) -> Option<Failure> {
-        let Phase::Failed(failure) = &self.phase else { return None };
+        let Phase::Failed { failure, until } = &self.phase else { return None };
         self.metrics.requests.refused(failure.kind);
-        Some(naming(failure.clone(), id))
+        let mut failure = naming(failure.clone(), id);
+        failure.retry_after = failure.retry_after.map(|_| until.saturating_duration_since(Instant::now()));
+        Some(failure)
     }
 
     fn args<R, A: Send + 'static>(&self, submission: Submission<R, A>) -> RequestArgs<R, A> {
@@ -334,7 +346,7 @@ impl ModelState {
         pulse: Arc<Pulse>,
     ) -> Result<(), ActorProcessingErr> {
         match &self.phase {
-            Phase::Empty | Phase::Failed(_) => self.start_load(myself, Vec::new()).await?,
+            Phase::Empty | Phase::Failed { .. } => self.start_load(myself, Vec::new()).await?,
             Phase::Loading { progress, .. } => {
                 progress.replay().iter().for_each(|&stage| party.loading(stage));
             }
@@ -356,7 +368,7 @@ impl ModelState {
     fn lend(&mut self, myself: &ActorRef<ModelMsg>, reply: RpcReplyPort<Option<Arc<LoadedModel>>>) {
         let model = match &self.phase {
             Phase::Loaded { model, .. } => Some(model.clone()),
-            Phase::Empty | Phase::Loading { .. } | Phase::Failed(_) => None,
+            Phase::Empty | Phase::Loading { .. } | Phase::Failed { .. } => None,
         };
         let _ = reply.send(model);
         self.settle(myself);
@@ -430,7 +442,7 @@ impl ModelState {
         self.timer = None;
         self.requests.values().for_each(|request| request.party.fail(failure.clone()));
         match std::mem::replace(&mut self.phase, Phase::Empty) {
-            Phase::Empty | Phase::Failed(_) => None,
+            Phase::Empty | Phase::Failed { .. } => None,
             Phase::Loading { loader, subscribers, .. } => {
                 // Not `stop`, which would wait for the load to end.
                 loader.kill();
@@ -469,7 +481,7 @@ impl ModelState {
                 }
             }
             Phase::Empty => self.retire(myself),
-            Phase::Loaded { batcher: None, .. } | Phase::Loading { .. } | Phase::Failed(_) => (),
+            Phase::Loaded { batcher: None, .. } | Phase::Loading { .. } | Phase::Failed { .. } => (),
         }
     }
 
@@ -500,8 +512,8 @@ impl ModelState {
                 self.retire(myself);
             }
             // The server is not ready without its pinned model, and requests may not come before it is.
-            Phase::Failed(_) if self.is_pinned() => self.start_load(myself, Vec::new()).await?,
-            Phase::Failed(_) => {
+            Phase::Failed { .. } if self.is_pinned() => self.start_load(myself, Vec::new()).await?,
+            Phase::Failed { .. } => {
                 self.line.wipe();
                 self.phase = Phase::Empty;
                 self.settle(myself);

@@ -136,7 +136,6 @@ impl ModelState {
         self.metrics.faults.given_up.inc();
         self.line.write(ModelStatus::Failed, Some(failure.clone()), None, None);
         drop(self.clear(failure.clone()));
-        self.phase = Phase::Failed(failure);
-        self.set_timer(myself, window);
+        self.remember(myself, failure, window);
     }
 }

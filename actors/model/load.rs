@@ -35,7 +35,7 @@ impl ModelState {
                 }
                 subscribers.push(outlet);
             }
-            Phase::Empty | Phase::Failed(_) => self.start_load(myself, vec![outlet]).await?,
+            Phase::Empty | Phase::Failed { .. } => self.start_load(myself, vec![outlet]).await?,
         }
         Ok(())
     }
@@ -145,7 +145,6 @@ impl ModelState {
             self.phase = Phase::Empty;
             return self.settle(myself);
         }
-        self.phase = Phase::Failed(failure);
-        self.set_timer(myself, ttl);
+        self.remember(myself, failure, ttl);
     }
 }
