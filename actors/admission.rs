@@ -128,7 +128,7 @@ impl Counts {
             && until_turn / DOUBT > patience
         {
             let message = format!(
-                "model '{model}' is busy: a place in its batch is some {:.0} s away, and the request's timeout is {} s",
+                "model '{model}' is busy: a place in its batch is some {:.1} s away, and the request's timeout is {} s",
                 until_turn.as_secs_f64(),
                 patience.as_secs_f64()
             );
@@ -430,7 +430,7 @@ mod tests {
         // The first place is 3 s away.
         let failure = ask("", 1.0).err().expect("it would be in vain");
         check_wait(&failure, 2.0);
-        assert!(failure.message.contains("some 3 s away, and the request's timeout is 1 s"), "{failure}");
+        assert!(failure.message.contains("some 3.0 s away, and the request's timeout is 1 s"), "{failure}");
         drop(ask("", 2.0).expect("it may be"));
         drop(ask("other", 2.0).expect("it may be"));
         busy.pop();
